@@ -1,0 +1,99 @@
+//! Ranks and the few collective operations that everything above is built from.
+//!
+//! [`Comm`] is the whole interface: modules above never learn whether the ranks are one process ([`Solo`]),
+//! threads of a test ([`threads`]) or MPI processes ([`mpi`], the only file that names MPI).
+//! Every operation is a collective: all ranks call it in the same order, or the job is wrong.
+
+pub mod mpi;
+pub mod threads;
+
+use std::sync::Arc;
+
+/// What can go wrong between ranks. Any of these ends the job.
+#[derive(Debug, thiserror::Error)]
+pub enum CommError {
+    /// The MPI library reported a failure.
+    #[error("{call} failed on rank {rank}: {cause}")]
+    Failed { call: &'static str, rank: usize, cause: String },
+    /// Another rank is gone or has given up.
+    #[error("rank {rank}: another rank has left the job during {call}")]
+    Left { call: &'static str, rank: usize },
+}
+
+/// A group of ranks that call the same operations in the same order.
+///
+/// Sums are taken in an order that depends only on the number of ranks, so a run repeated on the same ranks
+/// gives the same bits.
+pub trait Comm: Send + Sync {
+    /// This process's number, 0-based.
+    fn rank(&self) -> usize;
+    /// How many ranks there are.
+    fn size(&self) -> usize;
+    /// Replaces `values` by their element-wise sum over ranks.
+    fn sum_f32(&self, values: &mut [f32]) -> Result<(), CommError>;
+    /// Replaces `values` by their element-wise sum over ranks.
+    fn sum_f64(&self, values: &mut [f64]) -> Result<(), CommError>;
+    /// Replaces `values` by their element-wise sum over ranks.
+    fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError>;
+    /// Copies `bytes` of rank `root` over everyone's; the lengths must agree.
+    fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError>;
+    /// Everyone's `bytes`, of any length, ordered by rank, on every rank.
+    fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError>;
+    /// Returns when every rank has arrived.
+    fn barrier(&self) -> Result<(), CommError>;
+    /// A second channel among the same ranks, whose operations never mix with this one's.
+    fn duplicate(&self) -> Result<Arc<dyn Comm>, CommError>;
+    /// Ends the whole job at once, every rank, with this exit code.
+    fn abort(&self, code: i32) -> !;
+
+    /// Whether this rank writes the files and the log.
+    fn is_root(&self) -> bool {
+        self.rank() == 0
+    }
+}
+
+/// Sends a byte string of any length from rank 0 to everyone: rank 0 passes `Some`, the others `None`.
+pub fn broadcast_bytes(comm: &dyn Comm, bytes: Option<Vec<u8>>) -> Result<Vec<u8>, CommError> {
+    let mut length = (bytes.as_ref().map_or(0, Vec::len) as u64).to_le_bytes();
+    comm.broadcast(0, &mut length)?;
+    let mut bytes = bytes.unwrap_or_default();
+    bytes.resize(u64::from_le_bytes(length) as usize, 0);
+    comm.broadcast(0, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// One process alone: every collective is the identity.
+pub struct Solo;
+
+impl Comm for Solo {
+    fn rank(&self) -> usize {
+        0
+    }
+    fn size(&self) -> usize {
+        1
+    }
+    fn sum_f32(&self, _: &mut [f32]) -> Result<(), CommError> {
+        Ok(())
+    }
+    fn sum_f64(&self, _: &mut [f64]) -> Result<(), CommError> {
+        Ok(())
+    }
+    fn sum_i64(&self, _: &mut [i64]) -> Result<(), CommError> {
+        Ok(())
+    }
+    fn broadcast(&self, _: usize, _: &mut [u8]) -> Result<(), CommError> {
+        Ok(())
+    }
+    fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
+        Ok(vec![bytes.to_vec()])
+    }
+    fn barrier(&self) -> Result<(), CommError> {
+        Ok(())
+    }
+    fn duplicate(&self) -> Result<Arc<dyn Comm>, CommError> {
+        Ok(Arc::new(Solo))
+    }
+    fn abort(&self, code: i32) -> ! {
+        std::process::exit(code)
+    }
+}

@@ -1,0 +1,1 @@
+//! MPI processes as ranks.

@@ -1,0 +1,100 @@
+//! From lists, folders and shards to batches that a network takes, in an order that is a pure function.
+
+pub mod augment;
+pub mod batch;
+pub mod label_map;
+pub mod layout;
+pub mod list;
+pub mod loader;
+pub mod order;
+pub mod resize;
+pub mod source;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where samples come from, how they are cut to size and in which order.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[allow(non_snake_case)]
+pub struct DatasetConfig {
+    /// Folder that the paths of lists start from.
+    pub root_dataset: String,
+    /// Training samples: a list (.odgt, .odgt.gz), a folder of shards, or IMAGES:LABELS under root_dataset.
+    pub list_train: String,
+    /// Validation samples, in the same forms.
+    pub list_val: String,
+    /// Number of classes.
+    pub num_class: usize,
+    /// Short edges: one is drawn for every training step; evaluation averages over all.
+    pub imgSizes: Vec<u32>,
+    /// Largest long edge.
+    pub imgMaxSize: u32,
+    /// Padded widths and heights are multiples of this.
+    pub padding_constant: u32,
+    /// Image pixels per label pixel in training, one direction; must be the network's output stride.
+    pub segm_downsampling_rate: u32,
+    /// Flip half of the training samples left to right.
+    pub random_flip: bool,
+    /// YAML file: raw label value → class index or `ignore`; empty: 0 is ignored and k becomes k-1.
+    pub label_map: String,
+    /// balanced: every rank of a step gets nearly the same pixels; shuffled: a plain shuffle by orientation.
+    pub order: OrderKind,
+    /// One short edge per step, or one per rank as in the reference.
+    pub size_per: SizePer,
+    /// How shards are read: auto, mmap or pread.
+    pub io: Io,
+    /// On a corrupt record: abort, or substitute another sample.
+    pub on_corrupt: OnCorrupt,
+    /// Local folder that shards are copied to once per node before training; empty: none.
+    pub stage: String,
+    /// Side of a random square crop of every training sample; 0: none.
+    pub crop: u32,
+    /// Range of a random factor on every training sample's size; [1, 1]: none.
+    pub scale_jitter: [f64; 2],
+    /// Strength of random brightness, contrast and saturation changes, 0 to 1; 0: none.
+    pub color_jitter: f64,
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident),* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
+        #[allow(missing_docs)]
+        pub enum $name { $($variant),* }
+    };
+}
+choice!(/// DATASET.order.
+    OrderKind { Balanced, Shuffled });
+choice!(/// DATASET.size_per.
+    SizePer { Step, Rank });
+choice!(/// DATASET.io.
+    Io { Auto, Mmap, Pread });
+choice!(/// DATASET.on_corrupt.
+    OnCorrupt { Abort, Substitute });
+
+impl Default for DatasetConfig {
+    fn default() -> Self {
+        DatasetConfig {
+            root_dataset: "./data/".into(),
+            list_train: "./data/training.odgt".into(),
+            list_val: "./data/validation.odgt".into(),
+            num_class: 150,
+            imgSizes: vec![300, 375, 450, 525, 600],
+            imgMaxSize: 1000,
+            padding_constant: 8,
+            segm_downsampling_rate: 8,
+            random_flip: true,
+            label_map: String::new(),
+            order: OrderKind::Balanced,
+            size_per: SizePer::Step,
+            io: Io::Auto,
+            on_corrupt: OnCorrupt::Abort,
+            stage: String::new(),
+            crop: 0,
+            scale_jitter: [1.0, 1.0],
+            color_jitter: 0.0,
+        }
+    }
+}

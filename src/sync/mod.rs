@@ -1,0 +1,67 @@
+//! What ranks exchange during a step: gradient buckets and batch statistics.
+
+pub mod batch_norm;
+pub mod buckets;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How ranks talk to each other.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct DistConfig {
+    /// auto, host (memory of the host), cuda_mpi (CUDA-aware MPI) or nccl.
+    pub transport: Transport,
+    /// Size of a gradient bucket in MiB; the first one is at most 1 MiB.
+    pub bucket_mb: f64,
+    /// Type of gradients between ranks: f32 or bf16.
+    pub wire: Wire,
+    /// Allow more ranks than GPUs on a node.
+    pub share_gpu: bool,
+    /// Seconds until the first step after which a silent rank ends the job.
+    pub start_timeout_s: f64,
+    /// Seconds without progress of a rank, later, after which the job ends.
+    pub stall_timeout_s: f64,
+    /// Steps between comparisons of all parameters over ranks; 0: never.
+    pub check_replicas: u64,
+    /// File for a chrome trace of the first steps; empty: none.
+    pub trace: String,
+    /// Go on with the remaining ranks when one dies (Open MPI 5 under mpirun --with-ft ulfm).
+    pub elastic: bool,
+}
+
+/// DIST.transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Transport {
+    Auto,
+    Host,
+    CudaMpi,
+    Nccl,
+}
+
+/// DIST.wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Wire {
+    F32,
+    Bf16,
+}
+
+impl Default for DistConfig {
+    fn default() -> Self {
+        DistConfig {
+            transport: Transport::Auto,
+            bucket_mb: 25.0,
+            wire: Wire::F32,
+            share_gpu: false,
+            start_timeout_s: 300.0,
+            stall_timeout_s: 100.0,
+            check_replicas: 0,
+            trace: String::new(),
+            elastic: false,
+        }
+    }
+}
