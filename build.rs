@@ -10,6 +10,7 @@ fn main() {
 
     println!("cargo:rerun-if-changed=build.rs");
     compile_torch_shim(torch);
+    compile_mpi_shim(&mpi);
     for path in mpi.lib_paths.iter().chain([&torch_lib]) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", path.display());
     }
@@ -27,4 +28,9 @@ fn compile_torch_shim(torch: &Path) {
         .include(torch.join("include/torch/csrc/api/include"))
         .file("src/torch/shim.cpp")
         .compile("segdist_torch_shim");
+}
+
+fn compile_mpi_shim(mpi: &build_probe_mpi::Library) {
+    println!("cargo:rerun-if-changed=src/comm/shim.c");
+    cc::Build::new().includes(&mpi.include_paths).file("src/comm/shim.c").compile("segdist_mpi_shim");
 }
