@@ -1,6 +1,6 @@
 //! A failure that some rank met on its own becomes a failure of all, so that nobody is left waiting in a collective.
 
-use super::Comm;
+use super::{Comm, broadcast_bytes};
 use crate::fault::{self, Agreed};
 
 /// Ends a phase that every rank went through on its own: `result` where all succeeded, else the first failure.
@@ -19,6 +19,22 @@ pub fn agree<T>(comm: &dyn Comm, result: anyhow::Result<T>) -> anyhow::Result<T>
     let alike = reports.iter().all(|report| report == first);
     let message = if alike { text.into_owned() } else { format!("rank {rank}: {text}") };
     Err(Agreed { message, code: first[0] }.into())
+}
+
+/// What rank 0 alone makes, on every rank; its failure is everyone's.
+pub fn from_root(comm: &dyn Comm, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<Vec<u8>> {
+    let sent = comm.is_root().then(|| match make() {
+        Ok(bytes) => [&[0], &bytes[..]].concat(),
+        Err(error) => [&[1, fault::exit_code(&error)], format!("{error:#}").as_bytes()].concat(),
+    });
+    let bytes = broadcast_bytes(comm, sent)?;
+    match bytes.split_first() {
+        Some((0, rest)) => Ok(rest.to_vec()),
+        Some((_, [code, text @ ..])) => {
+            Err(Agreed { message: String::from_utf8_lossy(text).into_owned(), code: *code }.into())
+        }
+        _ => Err(anyhow::anyhow!("rank 0 sent an empty message")),
+    }
 }
 
 #[cfg(test)]
