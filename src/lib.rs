@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_variables, unused_imports)] // SKELETON ONLY: goes when all parts are in
 
 pub mod fault;
+pub mod stop;
 
 pub mod comm;
 pub mod torch;
