@@ -25,12 +25,7 @@ const ORDER: &[&[&str]] = &[
 ];
 
 /// Files that may hold `unsafe`, each with a reason on every use.
-const UNSAFE: &[&str] = &[
-    "src/comm/mpi.rs",
-    "src/shard/reader.rs",
-    "src/shard/sigbus.rs",
-    "src/torch/",
-];
+const UNSAFE: &[&str] = &["src/comm/mpi.rs", "src/shard/reader.rs", "src/shard/sigbus.rs", "src/torch/"];
 
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 70;
@@ -150,7 +145,9 @@ fn unsafe_stands_where_it_may_and_gives_its_reason() {
             if !is_use || code.trim_start().starts_with("unsafe extern") || code.trim_start().starts_with('#') {
                 continue;
             }
-            let reason = lines[number.saturating_sub(8)..=number].iter().any(|line| line.contains("SAFETY:") || line.contains("# Safety"));
+            let reason = lines[number.saturating_sub(8)..=number]
+                .iter()
+                .any(|line| line.contains("SAFETY:") || line.contains("# Safety"));
             if !allowed || !reason {
                 problems.push(format!("{}:{}: unsafe without a place or a reason", path.display(), number + 1));
             }

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 /// Distributed training of semantic segmentation networks.
 #[derive(Parser)]
 #[command(name = "segdist", version, about, arg_required_else_help = true)]
-#[command(after_help = "Without a verb, train is meant: mpirun -np 8 segdist --cfg configs/FILE.yaml TRAIN.num_epoch 10\n\
-    Exit codes: 0 done, 1 failed, 2 bad usage, configuration or input, 75 stopped after a checkpoint: start again.")]
+#[command(
+    after_help = "Without a verb, train is meant: mpirun -np 8 segdist --cfg configs/FILE.yaml TRAIN.num_epoch 10\n\
+    Exit codes: 0 done, 1 failed, 2 bad usage, configuration or input, 75 stopped after a checkpoint: start again."
+)]
 pub struct CommandLine {
     /// Only warnings and errors.
     #[arg(short, long, global = true)]

@@ -50,7 +50,9 @@ impl Session {
         let (universe, level) = mpi::initialize_with_threading(mpi::Threading::Multiple)
             .ok_or_else(|| failed("MPI was initialised before"))?;
         if level < mpi::Threading::Multiple {
-            return Err(failed("this MPI has no MPI_THREAD_MULTIPLE; use one that has, such as launch/setup.sh --mpi wheel"));
+            return Err(failed(
+                "this MPI has no MPI_THREAD_MULTIPLE; use one that has, such as launch/setup.sh --mpi wheel",
+            ));
         }
         let comm = Arc::new(MpiComm::new(universe.world().as_raw())?);
         Ok(Session { universe, comm })
@@ -186,7 +188,8 @@ impl Comm for MpiComm {
             return Err(CommError::Failed { call: "MPI_Iallgatherv", rank: self.rank, cause });
         }
         let counts: Vec<c_int> = lengths.iter().map(|&length| length as c_int).collect();
-        let offsets: Vec<c_int> = counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count))).collect();
+        let offsets: Vec<c_int> =
+            counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count))).collect();
         let mut all = vec![0u8; total as usize];
         let (data, byte) = (all.as_mut_ptr().cast(), || unsafe { ffi::RSMPI_UINT8_T });
         // SAFETY: `all` has room for the sum of `counts` at `offsets`; all buffers outlive the operation.

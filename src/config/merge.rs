@@ -58,7 +58,9 @@ impl Tree {
     /// Replaces one value; `key` is dotted, and `place` ends the messages.
     fn set(&mut self, key: &str, value: Value, place: &str) -> Result<(), ConfigError> {
         let slot = match key.split_once('.') {
-            Some((section, name)) => self.0.get_mut(section).and_then(Value::as_mapping_mut).and_then(|s| s.get_mut(name)),
+            Some((section, name)) => {
+                self.0.get_mut(section).and_then(Value::as_mapping_mut).and_then(|s| s.get_mut(name))
+            }
             None => self.0.get_mut(key).filter(|slot| !slot.is_mapping()),
         };
         let Some(slot) = slot else {

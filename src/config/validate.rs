@@ -23,9 +23,13 @@ fn dataset(dataset: &DatasetConfig) -> Result<(), String> {
     require(!dataset.imgSizes.is_empty() && dataset.imgSizes.iter().all(|&size| size > 0), || {
         "DATASET.imgSizes must name at least one short edge, such as (300, 375, 450)".into()
     })?;
-    require(dataset.imgMaxSize > 0, || "DATASET.imgMaxSize is 0: set it to the largest long edge, such as 1000".into())?;
+    require(dataset.imgMaxSize > 0, || {
+        "DATASET.imgMaxSize is 0: set it to the largest long edge, such as 1000".into()
+    })?;
     require(rate > 0 && padding > 0 && padding.is_multiple_of(rate), || {
-        format!("DATASET.padding_constant is {padding}: set it to a multiple of DATASET.segm_downsampling_rate ({rate})")
+        format!(
+            "DATASET.padding_constant is {padding}: set it to a multiple of DATASET.segm_downsampling_rate ({rate})"
+        )
     })?;
     let [low, high] = dataset.scale_jitter;
     require(low > 0.0 && low <= high && high.is_finite(), || {
@@ -86,5 +90,7 @@ fn network(config: &Config) -> Result<(), String> {
         )
     })?;
     let momentum = config.MODEL.bn_momentum.unwrap_or(0.1);
-    require(momentum > 0.0 && momentum <= 1.0, || format!("MODEL.bn_momentum is {momentum}: set it to more than 0, at most 1"))
+    require(momentum > 0.0 && momentum <= 1.0, || {
+        format!("MODEL.bn_momentum is {momentum}: set it to more than 0, at most 1")
+    })
 }

@@ -10,6 +10,7 @@ pub mod overlay;
 pub mod palette;
 pub mod picture;
 pub mod progress;
+pub mod run_curve;
 pub mod table;
 pub mod tensorboard;
 

@@ -66,10 +66,12 @@ mod tests {
     fn counts_are_summed_over_ranks_step_after_step() {
         let sums = threads::run(3, |comm| {
             let mut agreement = Agreement::new(comm.duplicate().expect("threads can be duplicated"));
-            (0..4).map(|step| {
-                agreement.start([comm.rank() as i64, step]);
-                agreement.wait().expect("no rank leaves")
-            }).collect::<Vec<_>>()
+            (0..4)
+                .map(|step| {
+                    agreement.start([comm.rank() as i64, step]);
+                    agreement.wait().expect("no rank leaves")
+                })
+                .collect::<Vec<_>>()
         });
         assert!(sums.iter().all(|sums| sums == &[[3, 0], [3, 3], [3, 6], [3, 9]]), "{sums:?}");
     }

@@ -17,17 +17,42 @@ pub fn table(
     comm: &dyn Comm,
 ) -> Result<String, CommError> {
     let mine = format!("{} {:?}, {} threads", place.host, place.device, place.threads);
-    let places: Vec<String> = comm.gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
+    let places: Vec<String> =
+        comm.gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
     let parameters: usize = network.store.parameters().map(|entry| entry.tensor.numel()).sum();
     let train = job.train;
     let (total, first) = (train.total_steps(), beginning.step);
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
     let rows = [
-        ("network", format!("{} + {}, {:.1} M parameters", job.model.arch_encoder, job.model.arch_decoder, parameters as f64 / 1e6)),
-        ("data", format!("{} training and {} validation images, {} classes", data.train.len(), data.val.len(), job.dataset.num_class)),
+        (
+            "network",
+            format!(
+                "{} + {}, {:.1} M parameters",
+                job.model.arch_encoder,
+                job.model.arch_decoder,
+                parameters as f64 / 1e6
+            ),
+        ),
+        (
+            "data",
+            format!(
+                "{} training and {} validation images, {} classes",
+                data.train.len(),
+                data.val.len(),
+                job.dataset.num_class
+            ),
+        ),
         ("step", format!("{} images in micro-batches of {}", beginning.global_batch, train.batch_size_per_gpu)),
-        ("steps", format!("{first} of {total} done; {} epochs of {}; {} steps a pass", train.num_epoch, train.epoch_iters, data.order.steps_per_pass())),
+        (
+            "steps",
+            format!(
+                "{first} of {total} done; {} epochs of {}; {} steps a pass",
+                train.num_epoch,
+                train.epoch_iters,
+                data.order.steps_per_pass()
+            ),
+        ),
         ("ranks", format!("{}: {}", comm.size(), summary(&places))),
         ("folder", job.dir.display().to_string()),
     ];

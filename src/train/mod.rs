@@ -74,9 +74,13 @@ pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     let state = start::state(job, &beginning, &data, comm.size());
     let recorder = comm.is_root().then(|| Recorder::open(job, state, &banner)).transpose()?;
     let (start_timeout, stall_timeout) = (job.dist.start_timeout_s, job.dist.stall_timeout_s);
-    let abort = { let comm = comm.clone(); move |code| comm.abort(code) };
+    let abort = {
+        let comm = comm.clone();
+        move |code| comm.abort(code)
+    };
     let watchdog = Watchdog::start(&**comm, start_timeout, stall_timeout, abort)?;
-    let mut run = Run { job, comm: comm.clone(), trainer, recorder, val: data.val, train: data.train, watchdog, skipped: 0 };
+    let mut run =
+        Run { job, comm: comm.clone(), trainer, recorder, val: data.val, train: data.train, watchdog, skipped: 0 };
     run.to_the_end(&stop)
 }
 
@@ -155,7 +159,9 @@ impl Run<'_> {
         let all = self.comm.gather(mine.as_bytes())?;
         let blamed = all.iter().enumerate().find(|(_, names)| !names.is_empty());
         let cause = match blamed {
-            Some((rank, names)) => format!("the loss of rank {rank} is not finite (samples {})", String::from_utf8_lossy(names)),
+            Some((rank, names)) => {
+                format!("the loss of rank {rank} is not finite (samples {})", String::from_utf8_lossy(names))
+            }
             None => "a gradient is not finite, though every rank's loss is".to_owned(),
         };
         let message = format!("step {}: {cause}; no parameter was changed", update.step);
@@ -189,8 +195,7 @@ impl Run<'_> {
     fn evaluate(&mut self) -> anyhow::Result<()> {
         self.watchdog.progress(self.trainer.step, "evaluation");
         let (job, trainer) = (self.job, &self.trainer);
-        let outcome =
-            eval::evaluate(&trainer.network, &self.val, job.dataset, job.val, &*self.comm, trainer.device)?;
+        let outcome = eval::evaluate(&trainer.network, &self.val, job.dataset, job.val, &*self.comm, trainer.device)?;
         if let Some(recorder) = &mut self.recorder {
             recorder.evaluated(self.trainer.step, &outcome)?;
         }

@@ -4,9 +4,9 @@ use super::Job;
 use super::trainer::{Trainer, Update};
 use crate::checkpoint::{CheckpointConfig, Outcome, Saver, Score, State};
 use crate::eval;
-use crate::report::curve;
 use crate::report::history::History;
 use crate::report::progress::{Progress, StepLine};
+use crate::report::run_curve;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -72,11 +72,15 @@ impl Recorder {
         };
         self.progress.step(&line, true);
         let epoch = update.step as f64 / self.epoch_iters as f64;
-        self.log("train", update.step, json!({
-            "epoch": epoch, "loss": loss, "acc": accuracy,
-            "lr_encoder": update.lr_encoder, "lr_decoder": update.lr_decoder,
-            "step_s": mean(step_s), "data_s": mean(data_s), "comm_s": mean(comm_s), "images_per_s": images_per_s,
-        }));
+        self.log(
+            "train",
+            update.step,
+            json!({
+                "epoch": epoch, "loss": loss, "acc": accuracy,
+                "lr_encoder": update.lr_encoder, "lr_decoder": update.lr_decoder,
+                "step_s": mean(step_s), "data_s": mean(data_s), "comm_s": mean(comm_s), "images_per_s": images_per_s,
+            }),
+        );
     }
 
     /// Notes an update that was not made.
@@ -90,11 +94,15 @@ impl Recorder {
         self.progress.print(&outcome.table());
         self.state.scores.retain(|score| score.step != step);
         self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
-        self.log("eval", step, json!({
-            "mean_iou": outcome.mean_iou,
-            "pixel_accuracy": outcome.pixel_accuracy,
-            "mean_accuracy": outcome.mean_accuracy,
-        }));
+        self.log(
+            "eval",
+            step,
+            json!({
+                "mean_iou": outcome.mean_iou,
+                "pixel_accuracy": outcome.pixel_accuracy,
+                "mean_accuracy": outcome.mean_accuracy,
+            }),
+        );
         Ok(())
     }
 
@@ -155,7 +163,7 @@ impl Recorder {
         self.progress.finish();
         self.log("finished", step, json!({}));
         self.history.sync()?;
-        if let Err(cause) = curve::draw(&self.dir) {
+        if let Err(cause) = run_curve::draw(&self.dir) {
             log::warn!("{}: the curve is not drawn: {cause:#}", self.dir.display());
         }
         Ok(())

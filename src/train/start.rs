@@ -125,7 +125,8 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
 /// DIR/config.yaml, complete or not there.
 fn write_config(job: &Job, beginning: &Beginning) -> anyhow::Result<()> {
     let path = job.dir.join("config.yaml");
-    let text = format!("# segdist {}, {} images a step\n{}", env!("CARGO_PKG_VERSION"), beginning.global_batch, job.config);
+    let text =
+        format!("# segdist {}, {} images a step\n{}", env!("CARGO_PKG_VERSION"), beginning.global_batch, job.config);
     let temporary = job.dir.join(".config.yaml");
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
@@ -162,7 +163,8 @@ pub fn open_data(job: &Job, beginning: &Beginning) -> anyhow::Result<Data> {
 
 /// The network at its first values, the same on every rank, with the optimizer that trains it.
 pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -> anyhow::Result<(Network, Optimizer)> {
-    let network = Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(BadInput::new)?;
+    let network =
+        Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(BadInput::new)?;
     let mut optimizer = Optimizer::new(&network.store, job.train);
     agree::from_root(comm, || {
         match &beginning.checkpoint {
@@ -208,7 +210,13 @@ fn restore(path: &Path, network: &Network, optimizer: &Optimizer) -> anyhow::Res
 }
 
 /// Compares what must be equal on all ranks; the message names what differs, and where.
-pub fn shake_hands(job: &Job, beginning: &Beginning, data: &Data, network: &Network, comm: &dyn Comm) -> anyhow::Result<()> {
+pub fn shake_hands(
+    job: &Job,
+    beginning: &Beginning,
+    data: &Data,
+    network: &Network,
+    comm: &dyn Comm,
+) -> anyhow::Result<()> {
     let shapes: String =
         network.store.entries.iter().map(|entry| format!("{} {:?}\n", entry.name, entry.tensor.size())).collect();
     let facts = [

@@ -102,28 +102,41 @@ impl Trainer {
         })
     }
 
-    /// Σ nll of both heads, and the correctly labelled pixels; None where this rank has nothing to run.
+    /// Σ nll of both heads, and the correctly labelled pixels.
+    ///
+    /// Where this rank has no micro-batch left, an empty one takes part in the statistics of the others; without
+    /// batch statistics there is nothing to take part in.
     fn forward(&self, part: &Option<HostBatch>) -> anyhow::Result<Option<Sums>> {
         let train = !self.recipe.fix_bn;
-        let Some(part) = part else { return Ok(None) };
-        let DeviceBatch { images, labels } = part.to_device(self.device);
-        let key = DropoutKey { seed: self.recipe.seed, step: self.step, first: part.first as u64 };
+        let images = match part {
+            Some(part) => part.to_device(self.device),
+            None if train => DeviceBatch::empty(self.device),
+            None => return Ok(None),
+        };
+        let first = part.as_ref().map_or(0, |part| part.first as u64);
+        let key = DropoutKey { seed: self.recipe.seed, step: self.step, first };
         let pass = Pass { train, norm: &*self.norm, dropout: train.then_some(key), deep_supervision: true };
-        let logits = self.network.forward(&images, &pass);
-        let main = loss::summed_nll(&logits.main, &labels);
+        let logits = self.network.forward(&images.images, &pass);
+        if part.is_none() {
+            let nothing =
+                logits.main.sum(Kind::Float) + logits.deepsup.map_or(0.0.into(), |deepsup| deepsup.sum(Kind::Float));
+            return Ok(Some(Sums { nll: nothing, correct: Tensor::from(0i64) }));
+        }
+        let main = loss::summed_nll(&logits.main, &images.labels);
         let nll = match &logits.deepsup {
-            Some(deepsup) => main + loss::summed_nll(deepsup, &labels) * self.recipe.deep_sup_scale,
+            Some(deepsup) => main + loss::summed_nll(deepsup, &images.labels) * self.recipe.deep_sup_scale,
             None => main,
         };
-        Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &labels) }))
+        Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &images.labels) }))
     }
 
     /// Gradients of Σ nll ÷ labelled pixels, added to those that are there.
     fn backward(&self, sums: Option<Sums>, part: &Option<HostBatch>, totals: &mut Totals) {
-        let (Some(sums), Some(part)) = (sums, part) else { return };
+        let Some(sums) = sums else { return };
+        let own = part.as_ref().map_or(0, |part| part.valid);
         let divisor = match self.recipe.loss_norm {
             LossNorm::Global => totals.valid as f64,
-            LossNorm::PerRank => part.valid as f64 * self.micro_batches as f64,
+            LossNorm::PerRank => own as f64 * self.micro_batches as f64,
         };
         let loss = sums.nll / divisor.max(1.0);
         loss.backward();
