@@ -140,6 +140,10 @@ fn write_files(
     state: &mut State,
     buffers: &Buffers,
 ) -> Result<u64, CheckpointError> {
+    if !checkpoints.exists() {
+        disk::create_dir(checkpoints)?;
+        disk::sync_dir(checkpoints.parent().expect("it was joined to the run's folder"))?;
+    }
     disk::remove_dotted(temporary)?;
     disk::create_dir(temporary)?;
     state.model = disk::write(&temporary.join(MODEL_FILE), &buffers.model.parts())?;
