@@ -6,7 +6,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
-const FILE: &str = "metrics.jsonl";
+/// The history's name in a run's folder.
+pub const FILE: &str = "metrics.jsonl";
 
 /// The history of one run, appended to. Only rank 0 has one.
 pub struct History {
