@@ -57,6 +57,14 @@ impl Saver {
         Saver { checkpoints, config: config.clone(), buffers: Buffers::default(), flight: None, done: VecDeque::new() }
     }
 
+    /// Makes room for the copies of these tensors beforehand, so that the first checkpoint stops training no longer than
+    /// the others.
+    pub fn reserve(&mut self, model: &[(String, Tensor)], optimizer: &[(String, Tensor)]) {
+        self.land();
+        self.buffers.model.reserve(model);
+        self.buffers.optimizer.reserve(optimizer);
+    }
+
     /// Copies the tensors and starts writing; waits first where another checkpoint is still being written.
     ///
     /// `state` needs no seals of the files. What comes of it, [`Saver::poll`] and [`Saver::finish`] say.
@@ -140,6 +148,10 @@ fn write_files(
     state: &mut State,
     buffers: &Buffers,
 ) -> Result<u64, CheckpointError> {
+    if !checkpoints.exists() {
+        disk::create_dir(checkpoints)?;
+        disk::sync_dir(checkpoints.parent().expect("it was joined to the run's folder"))?;
+    }
     disk::remove_dotted(temporary)?;
     disk::create_dir(temporary)?;
     state.model = disk::write(&temporary.join(MODEL_FILE), &buffers.model.parts())?;
