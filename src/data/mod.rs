@@ -2,6 +2,7 @@
 
 pub mod augment;
 pub mod batch;
+pub mod decode;
 pub mod label_map;
 pub mod layout;
 pub mod list;
