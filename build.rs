@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 fn main() {
     let torch_lib = PathBuf::from(env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch is"));
     let torch = torch_lib.parent().expect("libtorch/lib has a parent");
-    let mpi =
-        build_probe_mpi::probe().unwrap_or_else(|causes| panic!("no MPI found, run ./launch/setup.sh: {causes:?}"));
+    let mpi = build_probe_mpi::probe().unwrap_or_else(|causes| panic!("no MPI found, run ./launch/setup.sh: {causes:?}"));
 
     println!("cargo:rerun-if-changed=build.rs");
     compile_torch_shim(torch);

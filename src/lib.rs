@@ -5,19 +5,19 @@
 pub mod fault;
 
 pub mod comm;
-pub mod shard;
 pub mod torch;
+pub mod shard;
 
 pub mod loss;
 pub mod metrics;
 pub mod schedule;
 
-pub mod checkpoint;
-pub mod data;
 pub mod model;
 pub mod optim;
-pub mod report;
+pub mod data;
 pub mod sync;
+pub mod checkpoint;
+pub mod report;
 
 pub mod bench;
 pub mod convert;

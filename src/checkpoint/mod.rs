@@ -23,13 +23,6 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        CheckpointConfig {
-            every_epochs: 1,
-            every_steps: 0,
-            every_minutes: 0.0,
-            keep_last: 3,
-            keep_best: 1,
-            max_failures: 3,
-        }
+        CheckpointConfig { every_epochs: 1, every_steps: 0, every_minutes: 0.0, keep_last: 3, keep_best: 1, max_failures: 3 }
     }
 }

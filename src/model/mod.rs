@@ -1,8 +1,8 @@
 //! Encoder-decoder networks as the reference defines them (mit_semseg/models), under its tensor names.
 
-pub mod decoder;
-pub mod encoder;
 pub mod layers;
+pub mod encoder;
+pub mod decoder;
 pub mod weights;
 
 use schemars::JsonSchema;
