@@ -2,6 +2,7 @@
 
 pub mod batch_norm;
 pub mod buckets;
+mod transfer;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
