@@ -14,11 +14,6 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Makes room for these tensors. Every page is touched: to be given fresh pages takes ten times as long as to copy.
-    pub(super) fn reserve(&mut self, tensors: &[(String, Tensor)]) {
-        self.data = vec![1; tensors.iter().map(|(_, tensor)| bytes_of(tensor)).sum()];
-    }
-
     /// Copies `tensors`, which may lie on any device.
     pub(super) fn take(&mut self, tensors: &[(String, Tensor)]) -> Result<(), CheckpointError> {
         // Wide elements first keep every tensor aligned to its elements, which some readers ask for.
