@@ -4,8 +4,10 @@
 //! threads of a test ([`threads`]) or MPI processes ([`mpi`], the only file that names MPI).
 //! Every operation is a collective: all ranks call it in the same order, or the job is wrong.
 
+pub mod handshake;
 pub mod mpi;
 pub mod threads;
+pub mod watchdog;
 
 use std::sync::Arc;
 
