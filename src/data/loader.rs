@@ -1,6 +1,11 @@
 //! Reads, decodes and augments the batches of coming steps on threads of its own, in order.
 
-use super::{DatasetConfig, batch::HostBatch, order::Order, source::{DataError, Source}};
+use super::{
+    DatasetConfig,
+    batch::HostBatch,
+    order::Order,
+    source::{DataError, Source},
+};
 use std::sync::Arc;
 
 /// Which part of each global batch this rank runs.

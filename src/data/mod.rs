@@ -2,11 +2,13 @@
 
 pub mod augment;
 pub mod batch;
+pub mod decode;
 pub mod label_map;
 pub mod layout;
 pub mod list;
 pub mod loader;
 pub mod order;
+pub mod random;
 pub mod resize;
 pub mod source;
 

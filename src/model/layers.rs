@@ -3,7 +3,7 @@
 use super::path::Path;
 use super::{BnRunning, Pass, dropout};
 use std::cell::{Cell, RefCell};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What a tensor is to the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,11 @@ impl Run<'_> {
     }
 }
 
+/// Bilinear, corners not aligned; `size`: height and width.
+pub(super) fn resize(x: &Tensor, size: &[i64]) -> Tensor {
+    x.upsample_bilinear2d(size, false, None, None)
+}
+
 /// What a convolution is made of; its padding keeps the size at stride 1.
 #[derive(Clone, Copy)]
 pub(super) struct ConvShape {
@@ -104,14 +109,21 @@ pub(super) struct Conv2d {
 impl Conv2d {
     /// Without bias, as before a batch norm.
     pub fn new(path: &Path, shape: ConvShape) -> Self {
-        let weight = path.initial.conv_weight(Self::weight_shape(shape), shape.groups);
+        let size = Self::weight_shape(shape);
+        let weight = match path.builder.borrow().draw {
+            true => path.initial.conv_weight(size, shape.groups),
+            false => Tensor::zeros(size, (Kind::Float, Device::Cpu)),
+        };
         Conv2d { weight: path.parameter("weight", weight, Role::Weight), bias: None, shape }
     }
 
     /// With bias, as the last layer of a head.
     pub fn with_bias(path: &Path, shape: ConvShape) -> Self {
         let conv = Conv2d::new(path, shape);
-        let bias = path.initial.conv_bias(Self::weight_shape(shape));
+        let bias = match path.builder.borrow().draw {
+            true => path.initial.conv_bias(Self::weight_shape(shape)),
+            false => Tensor::zeros([shape.outputs], (Kind::Float, Device::Cpu)),
+        };
         Conv2d { bias: Some(path.parameter("bias", bias, Role::NoDecay)), ..conv }
     }
 
@@ -124,16 +136,16 @@ impl Conv2d {
         let padding = dilation * (kernel - 1) / 2;
         let bias = self.bias.as_ref();
         let y = x.conv2d(&self.weight, bias, [stride, stride], [padding, padding], [dilation, dilation], groups);
-        if let Some(count) = run.multiply_adds {
-            count.set(count.get() + self.multiply_adds(&y));
-        }
+        self.count(&y, run);
         y
     }
 
-    /// Multiply-adds that one image of `y` (n, outputs, h, w) takes; n may be 0.
-    fn multiply_adds(&self, y: &Tensor) -> u64 {
-        let size = y.size();
-        self.weight.numel() as u64 * (size[2] * size[3]) as u64
+    /// Counts the multiply-adds that one image of the output `y` (n, outputs, h, w) takes; n may be 0.
+    fn count(&self, y: &Tensor, run: &Run) {
+        if let Some(count) = run.multiply_adds {
+            let size = y.size();
+            count.set(count.get() + self.weight.numel() as u64 * (size[2] * size[3]) as u64);
+        }
     }
 }
 
@@ -163,8 +175,8 @@ pub struct BatchNorm2d {
 
 impl BatchNorm2d {
     fn new(path: &Path, channels: i64, momentum: f64) -> Self {
-        let zeros = || Tensor::zeros([channels], (Kind::Float, tch::Device::Cpu));
-        let ones = || Tensor::ones([channels], (Kind::Float, tch::Device::Cpu));
+        let zeros = || Tensor::zeros([channels], (Kind::Float, Device::Cpu));
+        let ones = || Tensor::ones([channels], (Kind::Float, Device::Cpu));
         let weight = path.parameter("weight", ones(), Role::NoDecay);
         let bias = path.parameter("bias", path.initial.norm_bias(channels), Role::NoDecay);
         let running_mean = path.buffer("running_mean", zeros());
@@ -279,11 +291,28 @@ impl ConvNorm {
     }
 
     pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
-        let y = self.conv.forward(x, run);
-        run.norms[self.norm].forward(&y, run.pass)
+        self.normalise(&self.conv.forward(x, run), run)
+    }
+
+    /// The same with another way to compute the convolution from its weight.
+    pub fn forward_by(&self, convolve: impl FnOnce(&Tensor) -> Tensor, run: &Run) -> Tensor {
+        let y = convolve(&self.conv.weight);
+        self.conv.count(&y, run);
+        self.normalise(&y, run)
+    }
+
+    fn normalise(&self, y: &Tensor, run: &Run) -> Tensor {
+        run.norms[self.norm].forward(y, run.pass)
     }
 
     pub fn forward_relu(&self, x: &Tensor, run: &Run) -> Tensor {
         self.forward(x, run).relu_()
+    }
+
+    /// Of a 1 × 1 convolution, what [`ConvNorm::forward_relu`] of `x` resized to `size` is: the convolution and the
+    /// resizing are linear in different dimensions, so the cheaper order, convolution first, gives the same.
+    pub fn forward_resized_relu(&self, x: &Tensor, size: &[i64], run: &Run) -> Tensor {
+        let y = resize(&self.conv.forward(x, run), size);
+        self.normalise(&y, run).relu_()
     }
 }

@@ -17,11 +17,11 @@ use table::Table;
 
 /// How long without progress until a rank is given up.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+struct Limits {
     /// Before the first step is done.
-    pub start: Duration,
+    start: Duration,
     /// From then on.
-    pub stall: Duration,
+    stall: Duration,
 }
 
 /// The thread that watches; ends when dropped.
@@ -44,14 +44,17 @@ struct State {
 }
 
 impl Watchdog {
+    /// A rank without progress is given up after `start_timeout_s` seconds, `stall_timeout_s` once a step is done.
     /// Exchanges addresses over `comm` (collective), then watches until dropped.
     ///
     /// `abort` must end the job on all ranks at once; it is called with the exit code after the message is logged.
     pub fn start(
         comm: &dyn Comm,
-        limits: Limits,
+        start_timeout_s: f64,
+        stall_timeout_s: f64,
         abort: impl Fn(i32) + Send + 'static,
     ) -> Result<Watchdog, CommError> {
+        let limits = Limits { start: seconds(start_timeout_s), stall: seconds(stall_timeout_s) };
         let rank = comm.rank();
         let listener = (rank < 2 && comm.size() > 1).then(|| TcpListener::bind(("0.0.0.0", 0)));
         let listener = listener.transpose().map_err(|cause| failed(rank, cause))?;
@@ -106,6 +109,11 @@ impl Drop for Watchdog {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("nothing panics while it holds this lock")
+}
+
+/// Out of range is for ever.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
 }
 
 fn failed(rank: usize, cause: std::io::Error) -> CommError {
@@ -169,13 +177,11 @@ mod tests {
     use crate::comm::threads;
     use std::sync::mpsc;
 
-    const LIMITS: Limits = Limits { start: Duration::from_secs(300), stall: Duration::from_millis(300) };
-
     /// What the watchdog of each rank did: an exit code, if it gave up.
     fn codes(advances: [bool; 2]) -> Vec<Option<i32>> {
         threads::run(2, |comm| {
             let (send, receive) = mpsc::channel();
-            let watchdog = Watchdog::start(comm.as_ref(), LIMITS, move |code| send.send(code).unwrap()).unwrap();
+            let watchdog = Watchdog::start(comm.as_ref(), 300.0, 0.3, move |code| send.send(code).unwrap()).unwrap();
             let start = Instant::now();
             let mut code = None;
             for step in 1.. {
