@@ -6,6 +6,7 @@ use super::list::{self, List, Pair};
 use super::{DatasetConfig, Io};
 use crate::shard::{Access, Fault, INDEX_FILE, Set, Shard, ShardError};
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,9 @@ pub enum DataError {
     /// A shard or index.json is wrong.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// A layout that does not exist.
+    #[error("there is no layout '{0}'; there are {1}")]
+    Layout(String, String),
     /// A form of list that does not exist.
     #[error(
         "{0}: is neither an odgt list (.odgt, .odgt.gz), nor a folder of shards (with index.json), nor IMAGES:LABELS"
@@ -71,6 +75,12 @@ pub struct Sample {
 }
 
 impl DataError {
+    /// The size found in `file` is not the one told.
+    pub fn size(file: impl Display, found: (u32, u32), told_by: &str, told: (u32, u32)) -> DataError {
+        let ((found_width, found_height), (width, height)) = (found, told);
+        DataError::Size { file: file.to_string(), found_width, found_height, told_by: told_by.into(), width, height }
+    }
+
     /// Whether another sample may be read in place of this one (DATASET.on_corrupt): its own bytes are damaged.
     pub fn is_corrupt(&self) -> bool {
         match self {
@@ -196,58 +206,44 @@ impl Source {
         self.read_image(index, sample)?;
         match &self.store {
             Store::Files(pairs) => {
-                let label = &pairs[index].label;
-                let size = with_file(label, |bytes| decode::label(bytes, &mut sample.label))?;
-                if size != self.sizes[index] {
-                    return Err(size_error(label.display().to_string(), size, "its image", self.sizes[index]));
-                }
+                let pair = &pairs[index];
+                with_file(&pair.label, |bytes| pair.decode_label(bytes, &mut sample.label))?;
             }
             Store::Shards(set) => {
                 let (shard, record) = set.locate(index);
-                BYTES.with_borrow_mut(|bytes| shard.label(record, bytes, &mut sample.label))?;
+                BYTES.with_borrow_mut(|scratch| shard.label(record, scratch, &mut sample.label))?;
             }
         }
-        match self.label_map.first_unmapped(&sample.label) {
-            None => Ok(()),
-            Some(value) => Err(DataError::LabelValue { file: self.label_place(index), value, rule: self.rule.clone() }),
-        }
-    }
-
-    /// Reads the image alone (label untouched).
-    pub fn read_image(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
-        let size = match &self.store {
-            Store::Files(pairs) => with_file(&pairs[index].image, |bytes| decode::image(bytes, &mut sample.image))?,
-            Store::Shards(set) => {
-                let (shard, record) = set.locate(index);
-                BYTES.with_borrow_mut(|scratch| {
-                    let bytes = shard.image(record, scratch)?;
-                    let decoded = decode::image(bytes, &mut sample.image);
-                    decoded.map_err(|error| DataError::Decode(record_place(shard, record), error))
-                })?
-            }
-        };
-        if size != self.sizes[index] {
-            return Err(size_error(self.image_place(index), size, "the list", self.sizes[index]));
-        }
-        (sample.width, sample.height) = size;
-        Ok(())
-    }
-
-    /// Where a message sends its reader.
-    fn image_place(&self, index: usize) -> String {
-        match &self.store {
-            Store::Files(pairs) => pairs[index].image.display().to_string(),
+        let Some(value) = self.label_map.first_unmapped(&sample.label) else { return Ok(()) };
+        let file = match &self.store {
+            Store::Files(pairs) => pairs[index].label.display().to_string(),
             Store::Shards(set) => {
                 let (shard, record) = set.locate(index);
                 record_place(shard, record)
             }
-        }
+        };
+        Err(DataError::LabelValue { file, value, rule: self.rule.clone() })
     }
 
-    fn label_place(&self, index: usize) -> String {
+    /// Reads the image alone (label untouched).
+    pub fn read_image(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
+        (sample.width, sample.height) = self.sizes[index];
         match &self.store {
-            Store::Files(pairs) => pairs[index].label.display().to_string(),
-            Store::Shards(_) => self.image_place(index),
+            Store::Files(pairs) => {
+                let pair = &pairs[index];
+                with_file(&pair.image, |bytes| pair.decode_image(bytes, &mut sample.image))
+            }
+            Store::Shards(set) => {
+                let (shard, record) = set.locate(index);
+                BYTES.with_borrow_mut(|scratch| {
+                    let size = decode::image(shard.image(record, scratch)?, &mut sample.image)
+                        .map_err(|error| DataError::Decode(record_place(shard, record), error))?;
+                    if size != self.sizes[index] {
+                        return Err(DataError::size(record_place(shard, record), size, "its entry", self.sizes[index]));
+                    }
+                    Ok(())
+                })
+            }
         }
     }
 }
@@ -268,17 +264,12 @@ fn label_map(config: &DatasetConfig, stored: Option<(PathBuf, LabelMap)>) -> Res
     Ok((map, format!("has no entry in the label map of {}", file.display())))
 }
 
-/// Reads a file and decodes its bytes.
-fn with_file<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>) -> Result<T, DataError> {
+/// Reads a file into this thread's buffer for `decode`.
+fn with_file(path: &Path, decode: impl FnOnce(&[u8]) -> Result<(), DataError>) -> Result<(), DataError> {
     BYTES.with_borrow_mut(|bytes| {
         bytes.clear();
         let read = File::open(path).and_then(|mut file| file.read_to_end(bytes));
         read.map_err(|error| DataError::Read(path.into(), error))?;
-        decode(bytes).map_err(|error| DataError::Decode(path.display().to_string(), error))
+        decode(bytes)
     })
-}
-
-fn size_error(file: String, found: (u32, u32), told_by: &str, told: (u32, u32)) -> DataError {
-    let ((found_width, found_height), (width, height)) = (found, told);
-    DataError::Size { file, found_width, found_height, told_by: told_by.into(), width, height }
 }
