@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 fn main() {
     let torch_lib = PathBuf::from(env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch is"));
     let torch = torch_lib.parent().expect("libtorch/lib has a parent");
-    let mpi = build_probe_mpi::probe().unwrap_or_else(|causes| panic!("no MPI found, run ./launch/setup.sh: {causes:?}"));
+    let mpi =
+        build_probe_mpi::probe().unwrap_or_else(|causes| panic!("no MPI found, run ./launch/setup.sh: {causes:?}"));
 
     println!("cargo:rerun-if-changed=build.rs");
     compile_torch_shim(torch);
+    compile_mpi_shim(&mpi);
     for path in mpi.lib_paths.iter().chain([&torch_lib]) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", path.display());
     }
@@ -27,4 +29,9 @@ fn compile_torch_shim(torch: &Path) {
         .include(torch.join("include/torch/csrc/api/include"))
         .file("src/torch/shim.cpp")
         .compile("segdist_torch_shim");
+}
+
+fn compile_mpi_shim(mpi: &build_probe_mpi::Library) {
+    println!("cargo:rerun-if-changed=src/comm/shim.c");
+    cc::Build::new().includes(&mpi.include_paths).file("src/comm/shim.c").compile("segdist_mpi_shim");
 }

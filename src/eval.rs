@@ -1,5 +1,6 @@
 //! Evaluation: one integer confusion matrix over all ranks.
 
+pub use crate::metrics::Iou;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,15 +26,6 @@ pub struct ValConfig {
     pub flip: bool,
     /// Report boundary IoU too.
     pub boundary: bool,
-}
-
-/// VAL.iou.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Iou {
-    Reference,
-    Present,
 }
 
 impl Default for ValConfig {

@@ -1,7 +1,39 @@
 //! All-or-nothing checkpoints: saved beside a running job, checked before they are believed.
+//!
+//! A checkpoint is a folder `DIR/checkpoints/step-00005000` of three files: `model.safetensors` (parameters and
+//! buffers), `optimizer.safetensors`, and `state.json`, which holds all else that the future depends on and the hashes
+//! of the other two. The step is the number of finished updates.
+//!
+//! - **A name that exists is complete.** A checkpoint is written under a name that starts with a dot, synced, and
+//!   renamed; what is removed is first renamed to such a name. A crash leaves at most a dotted folder, which nobody reads.
+//! - **Nothing is believed unchecked.** Every byte of the three files is under a hash, state.json's own included.
+//! - **A failed write costs nothing but itself.** The checkpoint before it stays, and training decides what to do.
+//!
+//! [`Saver`] writes, [`newest`], [`best`] and [`load`] read, [`Lock`] keeps a second job away, [`disagreements`] says
+//! whether a configuration continues a run, [`set_aside`] clears the way for another one.
+
+mod aside;
+mod disk;
+mod load;
+mod lock;
+mod prune;
+mod resume;
+mod save;
+mod state;
+mod tensors;
+
+pub use aside::{set_aside, set_aside_after};
+pub use load::{Found, Loaded, best, exists, load, newest};
+pub use lock::{Lock, LockError};
+pub use prune::keep;
+pub use resume::{Disagreement, disagreements};
+pub use save::{Copying, Outcome, Saver};
+pub use state::{FileSeal, Score, State};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// When checkpoints are written and which are kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +55,123 @@ pub struct CheckpointConfig {
 
 impl Default for CheckpointConfig {
     fn default() -> Self {
-        CheckpointConfig { every_epochs: 1, every_steps: 0, every_minutes: 0.0, keep_last: 3, keep_best: 1, max_failures: 3 }
+        CheckpointConfig {
+            every_epochs: 1,
+            every_steps: 0,
+            every_minutes: 0.0,
+            keep_last: 3,
+            keep_best: 1,
+            max_failures: 3,
+        }
+    }
+}
+
+/// Why a checkpoint cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("{}: {cause}", path.display())]
+    Io {
+        /// What was written or read.
+        path: PathBuf,
+        /// The refusal.
+        cause: io::Error,
+    },
+    /// The file is not what was once written.
+    #[error("{} is damaged: {cause}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How one sees it.
+        cause: String,
+    },
+    /// The format is one of the future.
+    #[error("{} has format {format}, newer than {}: use the segdist that wrote it", path.display(), state::FORMAT)]
+    Newer {
+        /// The state file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// There are checkpoints and none of them can be used.
+    #[error("{}: no checkpoint is undamaged ({causes}); --resume none moves this run aside and starts anew", dir.display())]
+    NoneLeft {
+        /// The folder of the checkpoints.
+        dir: PathBuf,
+        /// What is wrong with each.
+        causes: String,
+    },
+    /// A tensor cannot be stored or rebuilt.
+    #[error("tensor {name}: {cause}")]
+    Tensor {
+        /// The tensor's name.
+        name: String,
+        /// What libtorch or the format says.
+        cause: String,
+    },
+}
+
+impl CheckpointError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+        let path = path.to_path_buf();
+        move |cause| CheckpointError::Io { path, cause }
+    }
+
+    fn damaged(path: &Path, cause: impl ToString) -> CheckpointError {
+        CheckpointError::Damaged { path: path.to_path_buf(), cause: cause.to_string() }
+    }
+}
+
+const MODEL_FILE: &str = "model.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const STATE_FILE: &str = "state.json";
+
+/// The folder of a run's checkpoints.
+fn checkpoints_dir(run: &Path) -> PathBuf {
+    run.join("checkpoints")
+}
+
+/// The name of a step's checkpoint.
+fn step_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+/// The step that a folder's name stands for, if it is exactly the name of a checkpoint.
+fn step_of(name: &str) -> Option<u64> {
+    let step = name.strip_prefix("step-")?.parse().ok()?;
+    (step_name(step) == name).then_some(step)
+}
+
+/// The steps that have a checkpoint in `checkpoints`, ascending; none where the folder does not exist.
+fn steps_in(checkpoints: &Path) -> io::Result<Vec<u64>> {
+    let entries = match std::fs::read_dir(checkpoints) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut steps = Vec::new();
+    for entry in entries {
+        steps.extend(entry?.file_name().to_str().and_then(step_of));
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_step_and_its_name_stand_for_each_other(step in any::<u64>()) {
+            prop_assert_eq!(step_of(&step_name(step)), Some(step));
+        }
+
+        #[test]
+        fn only_exact_names_are_checkpoints(name in "\\.?(step)?-?\\+?[0-9]{0,24}[a-z/]?") {
+            if let Some(step) = step_of(&name) {
+                prop_assert_eq!(step_name(step), name);
+            }
+        }
     }
 }

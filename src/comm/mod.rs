@@ -4,8 +4,11 @@
 //! threads of a test ([`threads`]) or MPI processes ([`mpi`], the only file that names MPI).
 //! Every operation is a collective: all ranks call it in the same order, or the job is wrong.
 
+pub mod agree;
+pub mod handshake;
 pub mod mpi;
 pub mod threads;
+pub mod watchdog;
 
 use std::sync::Arc;
 
@@ -96,4 +99,17 @@ impl Comm for Solo {
     fn abort(&self, code: i32) -> ! {
         std::process::exit(code)
     }
+}
+
+/// This rank's place on its own host: its number there, and how many ranks the host has.
+pub fn local_place(comm: &dyn Comm) -> Result<(usize, usize), CommError> {
+    let host = hostname();
+    let hosts = comm.gather(host.as_bytes())?;
+    let same = |name: &&Vec<u8>| name.as_slice() == host.as_bytes();
+    Ok((hosts[..comm.rank()].iter().filter(same).count(), hosts.iter().filter(same).count()))
+}
+
+/// The name of this machine.
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

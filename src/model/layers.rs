@@ -1,7 +1,9 @@
 //! Layers over named tensors: convolution, batch norm with recorded statistics, keyed dropout.
 
-use std::cell::RefCell;
-use tch::Tensor;
+use super::path::Path;
+use super::{BnRunning, Pass, dropout};
+use std::cell::{Cell, RefCell};
+use tch::{Device, Kind, Tensor};
 
 /// What a tensor is to the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,20 +33,214 @@ pub struct Store {
     pub entries: Vec<Entry>,
 }
 
+/// What a dropout mask is a function of, besides the layer and the channel.
+#[derive(Clone, Copy, Debug)]
+pub struct DropoutKey {
+    /// TRAIN.seed.
+    pub seed: u64,
+    /// The update that the pass belongs to.
+    pub step: u64,
+    /// Index of the batch's first image in the global batch.
+    pub first: u64,
+}
+
+/// One forward pass through a network's layers.
+pub(super) struct Run<'a> {
+    pub pass: &'a Pass<'a>,
+    /// The network's batch norm layers; a [`Norm`] is an index into them.
+    pub norms: &'a [BatchNorm2d],
+    /// Counts the multiply-adds of the convolutions passed, where somebody wants to know.
+    pub multiply_adds: Option<&'a Cell<u64>>,
+}
+
+impl Run<'_> {
+    /// Sets channels of `x` (n, channels, h, w) to zero and scales the others up, in place, as the pass asks for.
+    pub fn dropout(&self, layer: u64, mut x: Tensor) -> Tensor {
+        let Some(key) = self.pass.dropout.filter(|_| self.pass.train) else { return x };
+        let (images, channels) = (x.size()[0], x.size()[1]);
+        let masks: Vec<f32> =
+            (0..images as u64).flat_map(|image| dropout::mask(key, layer, image, channels as usize)).collect();
+        let masks = Tensor::from_slice(&masks).view([images, channels, 1, 1]);
+        x.g_mul_(&masks.to_device(x.device()).to_kind(x.kind()))
+    }
+}
+
+/// Bilinear, corners not aligned; `size`: height and width.
+pub(super) fn resize(x: &Tensor, size: &[i64]) -> Tensor {
+    x.upsample_bilinear2d(size, false, None, None)
+}
+
+/// What a convolution is made of; its padding keeps the size at stride 1.
+#[derive(Clone, Copy)]
+pub(super) struct ConvShape {
+    inputs: i64,
+    outputs: i64,
+    kernel: i64,
+    stride: i64,
+    dilation: i64,
+    groups: i64,
+}
+
+impl ConvShape {
+    pub fn new(inputs: i64, outputs: i64, kernel: i64) -> Self {
+        ConvShape { inputs, outputs, kernel, stride: 1, dilation: 1, groups: 1 }
+    }
+
+    pub fn stride(self, stride: i64) -> Self {
+        ConvShape { stride, ..self }
+    }
+
+    pub fn dilation(self, dilation: i64) -> Self {
+        ConvShape { dilation, ..self }
+    }
+
+    pub fn groups(self, groups: i64) -> Self {
+        ConvShape { groups, ..self }
+    }
+}
+
+/// A convolution.
+pub(super) struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    shape: ConvShape,
+}
+
+impl Conv2d {
+    /// Without bias, as before a batch norm.
+    pub fn new(path: &Path, shape: ConvShape) -> Self {
+        let size = Self::weight_shape(shape);
+        let weight = match path.builder.borrow().draw {
+            true => path.initial.conv_weight(size, shape.groups),
+            false => Tensor::zeros(size, (Kind::Float, Device::Cpu)),
+        };
+        Conv2d { weight: path.parameter("weight", weight, Role::Weight), bias: None, shape }
+    }
+
+    /// With bias, as the last layer of a head.
+    pub fn with_bias(path: &Path, shape: ConvShape) -> Self {
+        let conv = Conv2d::new(path, shape);
+        let bias = match path.builder.borrow().draw {
+            true => path.initial.conv_bias(Self::weight_shape(shape)),
+            false => Tensor::zeros([shape.outputs], (Kind::Float, Device::Cpu)),
+        };
+        Conv2d { bias: Some(path.parameter("bias", bias, Role::NoDecay)), ..conv }
+    }
+
+    fn weight_shape(shape: ConvShape) -> [i64; 4] {
+        [shape.outputs, shape.inputs / shape.groups, shape.kernel, shape.kernel]
+    }
+
+    pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
+        let ConvShape { kernel, stride, dilation, groups, .. } = self.shape;
+        let padding = dilation * (kernel - 1) / 2;
+        let bias = self.bias.as_ref();
+        let y = x.conv2d(&self.weight, bias, [stride, stride], [padding, padding], [dilation, dilation], groups);
+        self.count(&y, run);
+        y
+    }
+
+    /// Counts the multiply-adds that one image of the output `y` (n, outputs, h, w) takes; n may be 0.
+    fn count(&self, y: &Tensor, run: &Run) {
+        if let Some(count) = run.multiply_adds {
+            let size = y.size();
+            count.set(count.get() + self.weight.numel() as u64 * (size[2] * size[3]) as u64);
+        }
+    }
+}
+
 /// A batch norm layer's tensors, shapes (channels), and the statistics it has seen but not committed.
 pub struct BatchNorm2d {
+    /// Scale.
     pub weight: Tensor,
+    /// Shift.
     pub bias: Tensor,
+    /// What evaluation normalises with.
     pub running_mean: Tensor,
+    /// What evaluation normalises with.
     pub running_var: Tensor,
+    /// Decaying sum of means; divided by `running_iter` it is `running_mean`.
     pub tmp_running_mean: Tensor,
+    /// Decaying sum of unbiased variances; divided by `running_iter` it is `running_var`.
     pub tmp_running_var: Tensor,
-    /// Shape (1).
+    /// Decaying count of observations, shape (1).
     pub running_iter: Tensor,
+    /// Weight of a new observation.
     pub momentum: f64,
+    /// Added to the variance.
     pub eps: f64,
     /// (mean, unbiased variance) of every training pass since the last commit.
     pub recorded: RefCell<Vec<(Tensor, Tensor)>>,
+}
+
+impl BatchNorm2d {
+    fn new(path: &Path, channels: i64, momentum: f64) -> Self {
+        let zeros = || Tensor::zeros([channels], (Kind::Float, Device::Cpu));
+        let ones = || Tensor::ones([channels], (Kind::Float, Device::Cpu));
+        let weight = path.parameter("weight", ones(), Role::NoDecay);
+        let bias = path.parameter("bias", path.initial.norm_bias(channels), Role::NoDecay);
+        let running_mean = path.buffer("running_mean", zeros());
+        let running_var = path.buffer("running_var", ones());
+        // Never counted by the reference's layer, but part of its files.
+        let _ = path.buffer("num_batches_tracked", Tensor::from(0i64));
+        BatchNorm2d {
+            weight,
+            bias,
+            running_mean,
+            running_var,
+            tmp_running_mean: path.buffer("_tmp_running_mean", zeros()),
+            tmp_running_var: path.buffer("_tmp_running_var", ones()),
+            running_iter: path.buffer("_running_iter", Tensor::from_slice(&[1f32])),
+            momentum,
+            eps: 1e-5,
+            recorded: RefCell::default(),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
+        if pass.train {
+            return pass.norm.batch_norm(self, x);
+        }
+        let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
+        x.batch_norm(Some(&self.weight), Some(&self.bias), mean, var, false, self.momentum, self.eps, true)
+    }
+
+    /// Moves the recorded statistics into the running ones, in the order of the passes.
+    pub(super) fn commit(&self, rule: BnRunning) {
+        let keep = 1.0 - self.momentum;
+        for (mean, var) in self.recorded.take() {
+            match rule {
+                BnRunning::Debiased => {
+                    let _ = self.running_iter.shallow_clone().g_mul_scalar_(keep).g_add_scalar_(1.0);
+                    let _ = self.tmp_running_mean.shallow_clone().g_mul_scalar_(keep).g_add_(&mean);
+                    let _ = self.tmp_running_var.shallow_clone().g_mul_scalar_(keep).g_add_(&var);
+                    assign(&self.running_mean, &(&self.tmp_running_mean / &self.running_iter));
+                    assign(&self.running_var, &(&self.tmp_running_var / &self.running_iter));
+                }
+                BnRunning::Plain => {
+                    let _ = self.running_mean.shallow_clone().g_mul_scalar_(keep).g_add_(&(mean * self.momentum));
+                    let _ = self.running_var.shallow_clone().g_mul_scalar_(keep).g_add_(&(var * self.momentum));
+                    self.reset_debias();
+                }
+            }
+        }
+    }
+
+    /// Whether the decaying sums stand for the running statistics, to the accuracy of their quotient.
+    pub(super) fn is_debias_consistent(&self) -> bool {
+        let agree = |sum: &Tensor, running: &Tensor| sum.allclose(&(running * &self.running_iter), 1e-4, 1e-6, false);
+        agree(&self.tmp_running_mean, &self.running_mean) && agree(&self.tmp_running_var, &self.running_var)
+    }
+
+    /// Makes the decaying sums stand for the running statistics.
+    pub(super) fn reset_debias(&self) {
+        assign(&self.tmp_running_mean, &(&self.running_mean * &self.running_iter));
+        assign(&self.tmp_running_var, &(&self.running_var * &self.running_iter));
+    }
+}
+
+fn assign(target: &Tensor, value: &Tensor) {
+    target.shallow_clone().copy_(value);
 }
 
 /// Normalisation by batch statistics: on this rank alone ([`Local`]) or over all ranks (`sync::SyncBatchNorm`).
@@ -58,15 +254,65 @@ pub struct Local;
 
 impl Normalize for Local {
     fn batch_norm(&self, layer: &BatchNorm2d, input: &Tensor) -> Tensor {
-        todo!()
+        // With momentum 1, libtorch leaves the batch's own mean and unbiased variance in the running tensors.
+        let (mean, var) = (layer.running_mean.zeros_like(), layer.running_var.zeros_like());
+        let (weight, bias) = (Some(&layer.weight), Some(&layer.bias));
+        let output = input.batch_norm(weight, bias, Some(&mean), Some(&var), true, 1.0, layer.eps, true);
+        // One value has no variance (a pyramid's 1 × 1 cell of a batch of one): nothing to learn from it.
+        let size = input.size();
+        if size[0] * size[2] * size[3] > 1 {
+            layer.recorded.borrow_mut().push((mean, var));
+        }
+        output
     }
 }
 
-/// What a dropout mask is a function of, besides the layer and the channel: the seed, the step, and the index of
-/// the batch's first image in the global batch.
-#[derive(Clone, Copy, Debug)]
-pub struct DropoutKey {
-    pub seed: u64,
-    pub step: u64,
-    pub first: u64,
+/// A convolution and the batch norm after it.
+pub(super) struct ConvNorm {
+    conv: Conv2d,
+    /// Its batch norm's index in [`Run::norms`].
+    norm: usize,
+}
+
+impl ConvNorm {
+    /// `momentum` is the network's own.
+    pub fn new(conv: &Path, norm: &Path, shape: ConvShape) -> Self {
+        let conv = Conv2d::new(conv, shape);
+        let momentum = norm.builder.borrow().momentum.unwrap_or(norm.initial.norm_momentum());
+        let layer = BatchNorm2d::new(norm, shape.outputs, momentum);
+        let norms = &mut norm.builder.borrow_mut().norms;
+        norms.push(layer);
+        ConvNorm { conv, norm: norms.len() - 1 }
+    }
+
+    /// Names them `0` and `1`, as the reference's `nn.Sequential` does.
+    pub fn sequential(path: &Path, shape: ConvShape) -> Self {
+        ConvNorm::new(&(path / 0), &(path / 1), shape)
+    }
+
+    pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
+        self.normalise(&self.conv.forward(x, run), run)
+    }
+
+    /// The same with another way to compute the convolution from its weight.
+    pub fn forward_by(&self, convolve: impl FnOnce(&Tensor) -> Tensor, run: &Run) -> Tensor {
+        let y = convolve(&self.conv.weight);
+        self.conv.count(&y, run);
+        self.normalise(&y, run)
+    }
+
+    fn normalise(&self, y: &Tensor, run: &Run) -> Tensor {
+        run.norms[self.norm].forward(y, run.pass)
+    }
+
+    pub fn forward_relu(&self, x: &Tensor, run: &Run) -> Tensor {
+        self.forward(x, run).relu_()
+    }
+
+    /// Of a 1 × 1 convolution, what [`ConvNorm::forward_relu`] of `x` resized to `size` is: the convolution and the
+    /// resizing are linear in different dimensions, so the cheaper order, convolution first, gives the same.
+    pub fn forward_resized_relu(&self, x: &Tensor, size: &[i64], run: &Run) -> Tensor {
+        let y = resize(&self.conv.forward(x, run), size);
+        self.normalise(&y, run).relu_()
+    }
 }

@@ -1,12 +1,22 @@
 //! Encoder-decoder networks as the reference defines them (mit_semseg/models), under its tensor names.
 
+pub mod dropout;
 pub mod layers;
-pub mod encoder;
-pub mod decoder;
+pub mod summary;
 pub mod weights;
 
+mod decoder;
+mod encoder;
+mod init;
+mod path;
+
+use decoder::Decoder;
+use encoder::Encoder;
+use layers::{BatchNorm2d, Run, Store};
+use path::{Builder, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use tch::{Device, Tensor};
 
 /// Which network, and where its first values come from.
@@ -73,9 +83,28 @@ impl Default for ModelConfig {
 /// Why a network cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A name or a combination that does not exist.
-    #[error("{0}")]
-    Unknown(String),
+    /// A name that does not exist.
+    #[error("{key}: there is no \"{name}\"; did you mean \"{nearest}\"? (known: {known})")]
+    #[allow(missing_docs)]
+    UnknownName { key: &'static str, name: String, nearest: &'static str, known: String },
+    /// An encoder and a decoder that do not fit.
+    #[error(
+        "MODEL.arch_decoder: {decoder} needs {needs} feature maps, and the encoder {encoder} gives {has}; use {instead}"
+    )]
+    #[allow(missing_docs)]
+    Combination { encoder: String, decoder: String, needs: usize, has: usize, instead: &'static str },
+    /// MODEL.fc_dim is not the encoder's width.
+    #[error("MODEL.fc_dim: {fc_dim} is not the width of {encoder}, which is {width}; set it to that, or to 0")]
+    #[allow(missing_docs)]
+    Width { encoder: String, fc_dim: usize, width: i64 },
+}
+
+impl ModelError {
+    fn unknown(key: &'static str, name: &str, known: &[&'static str]) -> Self {
+        let distance = |candidate: &&&str| strsim::damerau_levenshtein(&name.to_lowercase(), candidate);
+        let nearest = known.iter().min_by_key(distance).copied().unwrap_or_default();
+        ModelError::UnknownName { key, name: name.to_string(), nearest, known: known.join(", ") }
+    }
 }
 
 /// What the rest of the program needs to know of a network before it is built.
@@ -91,7 +120,33 @@ pub struct Shape {
 
 /// Checks names and combination, without building anything.
 pub fn shape(config: &ModelConfig) -> Result<Shape, ModelError> {
-    todo!()
+    let (encoder, decoder) = architectures(config)?;
+    Ok(Shape {
+        widths: encoder.widths(),
+        output_stride: decoder.output_stride(&encoder.strides()),
+        deep_supervision: decoder.deep_supervision(),
+    })
+}
+
+/// The parts that a configuration names, if they exist and fit.
+fn architectures(config: &ModelConfig) -> Result<(encoder::Architecture, decoder::Architecture), ModelError> {
+    let encoder = encoder::Architecture::parse(&config.arch_encoder)?;
+    let decoder = decoder::Architecture::parse(&config.arch_decoder)?;
+    let widths = encoder.widths();
+    let width = *widths.last().expect("every encoder has a feature map");
+    if config.fc_dim != 0 && config.fc_dim as i64 != width {
+        return Err(ModelError::Width { encoder: config.arch_encoder.clone(), fc_dim: config.fc_dim, width });
+    }
+    if widths.len() < decoder.maps() {
+        return Err(ModelError::Combination {
+            encoder: config.arch_encoder.clone(),
+            decoder: config.arch_decoder.clone(),
+            needs: decoder.maps(),
+            has: widths.len(),
+            instead: "c1 or ppm",
+        });
+    }
+    Ok((encoder, decoder))
 }
 
 /// How one forward pass is to be made.
@@ -117,27 +172,66 @@ pub struct Logits {
 /// An encoder and a decoder with their parameters and buffers.
 pub struct Network {
     /// Every parameter and buffer, in the order of the reference's state dict, `encoder.` first.
-    pub store: layers::Store,
+    pub store: Store,
+    encoder: Encoder,
+    decoder: Decoder,
+    norms: Vec<BatchNorm2d>,
 }
 
 impl Network {
     /// Builds the network with the reference's initial values drawn from `seed`.
     pub fn build(config: &ModelConfig, num_class: usize, device: Device, seed: u64) -> Result<Network, ModelError> {
-        todo!()
+        let _drawing = init::seed(seed);
+        Network::assemble(config, num_class, device, true)
     }
 
-    /// Scores of `images`, f32 (n, 3, h, w), normalised.
+    /// The same, in less time, with convolution weights of zero: for a caller who fills in every value.
+    pub fn blank(config: &ModelConfig, num_class: usize, device: Device) -> Result<Network, ModelError> {
+        Network::assemble(config, num_class, device, false)
+    }
+
+    fn assemble(config: &ModelConfig, num_class: usize, device: Device, draw: bool) -> Result<Network, ModelError> {
+        let (encoder, decoder) = architectures(config)?;
+        let builder =
+            Builder { store: Store::default(), norms: Vec::new(), device, draw, momentum: config.bn_momentum };
+        let builder = RefCell::new(builder);
+        let path = Path::new(&builder, "encoder", encoder.initial());
+        let widths = encoder.widths();
+        let encoder = Encoder::new(&path, &encoder);
+        let path = Path::new(&builder, "decoder", init::Initial::Kaiming);
+        let decoder = Decoder::new(&path, &decoder, &widths, num_class as i64);
+        let Builder { store, norms, .. } = builder.into_inner();
+        Ok(Network { store, encoder, decoder, norms })
+    }
+
+    /// Scores of `images`, f32 (n, 3, h, w), normalised; n may be 0.
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Logits {
-        todo!()
+        self.run(images, &Run { pass, norms: &self.norms, multiply_adds: None })
+    }
+
+    fn run(&self, images: &Tensor, run: &Run) -> Logits {
+        self.decoder.forward(&self.encoder.forward(images, run), run)
+    }
+
+    /// The encoder's feature maps of `images`, finest first.
+    pub fn feature_maps(&self, images: &Tensor, pass: &Pass) -> Vec<Tensor> {
+        self.encoder.forward(images, &Run { pass, norms: &self.norms, multiply_adds: None })
     }
 
     /// Moves the statistics recorded by the passes since the last call into the running statistics, in order.
     pub fn commit_statistics(&self, rule: BnRunning) {
-        todo!()
+        tch::no_grad(|| self.norms.iter().for_each(|layer| layer.commit(rule)));
     }
 
     /// Forgets the statistics recorded since the last commit.
     pub fn discard_statistics(&self) {
-        todo!()
+        self.norms.iter().for_each(|layer| layer.recorded.borrow_mut().clear());
+    }
+
+    /// Mends batch norm layers whose debiasing sums do not stand for their running statistics, as after loading a file
+    /// that lacks the sums: the running statistics count. Returns how many there were.
+    pub fn reset_debias(&self) -> usize {
+        let inconsistent = self.norms.iter().filter(|layer| !layer.is_debias_consistent());
+        tch::no_grad(|| inconsistent.map(BatchNorm2d::reset_debias).count())
     }
 }

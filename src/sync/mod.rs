@@ -1,7 +1,10 @@
 //! What ranks exchange during a step: gradient buckets and batch statistics.
 
+pub mod agreement;
 pub mod batch_norm;
 pub mod buckets;
+pub mod replicas;
+mod transfer;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

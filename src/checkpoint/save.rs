@@ -1,0 +1,216 @@
+//! Writing checkpoints beside training: copy and writing both in a thread of their own.
+//!
+//! Between two updates nothing changes the tensors, so the copy runs beside the next step's forward and backward
+//! passes, and training stands still only where it reaches the update before the copy is done: see [`Copying`].
+
+use super::tensors::Snapshot;
+use super::{CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, State};
+use super::{checkpoints_dir, disk, prune, step_name};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tch::Tensor;
+
+/// What became of one checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Its step.
+    pub step: u64,
+    /// Seconds that training stood still for the copy of the tensors.
+    pub stopped_s: f64,
+    /// Seconds that it stood still before that, for the checkpoint before this one to be finished.
+    pub waited_s: f64,
+    /// Seconds of copying and writing, beside training.
+    pub write_s: f64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Why there is no such checkpoint, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Writes the checkpoints of one run, one at a time. Only rank 0 has one.
+pub struct Saver {
+    checkpoints: PathBuf,
+    config: CheckpointConfig,
+    /// Empty while `flight` uses them.
+    buffers: Buffers,
+    flight: Option<Flight>,
+    done: VecDeque<Outcome>,
+}
+
+/// The checkpoint being written.
+struct Flight {
+    thread: JoinHandle<(Buffers, Outcome)>,
+    stopped: Arc<Stopped>,
+}
+
+/// Model and optimizer, copied.
+#[derive(Default)]
+struct Buffers {
+    model: Snapshot,
+    optimizer: Snapshot,
+}
+
+/// While it lives, the tensors being saved must not change. To drop it waits until they are copied.
+pub struct Copying {
+    copied: mpsc::Receiver<()>,
+    stopped: Arc<Stopped>,
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        // An error means that the copy ended without success, which is an end as well.
+        let _ = self.copied.recv();
+        self.stopped.add(start.elapsed());
+    }
+}
+
+/// Time that training stood still.
+#[derive(Default)]
+struct Stopped(AtomicU64);
+
+impl Stopped {
+    fn add(&self, time: Duration) {
+        self.0.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn seconds(&self) -> f64 {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed)).as_secs_f64()
+    }
+}
+
+impl Saver {
+    /// Prepares to write below `run`, on which the caller holds the lock, and removes what a killed run left unfinished.
+    pub fn new(run: &Path, config: &CheckpointConfig) -> Saver {
+        let checkpoints = checkpoints_dir(run);
+        if checkpoints.exists()
+            && let Err(error) = prune::sweep(&checkpoints)
+        {
+            log::warn!("{}: unfinished checkpoints are not removed: {error}", checkpoints.display());
+        }
+        Saver { checkpoints, config: config.clone(), buffers: Buffers::default(), flight: None, done: VecDeque::new() }
+    }
+
+    /// Starts a checkpoint; waits first where another is still being written.
+    ///
+    /// The tensors must not change before what it returns is dropped. `state` needs no seals of the files. What comes
+    /// of it, [`Saver::poll`] and [`Saver::finish`] say.
+    pub fn save(&mut self, state: State, model: &[(String, Tensor)], optimizer: &[(String, Tensor)]) -> Copying {
+        let due = Instant::now();
+        self.land();
+        let waited = due.elapsed();
+        let stopped = Arc::new(Stopped::default());
+        let (done, copied) = mpsc::channel();
+        let work = Work {
+            checkpoints: self.checkpoints.clone(),
+            config: self.config.clone(),
+            state,
+            tensors: [model, optimizer].map(share),
+            done,
+        };
+        let buffers = std::mem::take(&mut self.buffers);
+        let thread = thread::spawn(move || work.run(buffers, waited.as_secs_f64()));
+        self.flight = Some(Flight { thread, stopped: stopped.clone() });
+        stopped.add(due.elapsed() - waited);
+        Copying { copied, stopped }
+    }
+
+    /// The outcome of a checkpoint whose writing has ended since the last call; never waits.
+    pub fn poll(&mut self) -> Option<Outcome> {
+        if self.flight.as_ref().is_some_and(|flight| flight.thread.is_finished()) {
+            self.land();
+        }
+        self.done.pop_front()
+    }
+
+    /// Waits for the checkpoint being written and returns all outcomes not seen yet.
+    pub fn finish(&mut self) -> Vec<Outcome> {
+        self.land();
+        self.done.drain(..).collect()
+    }
+
+    /// Waits for the writing thread and takes the buffers back.
+    fn land(&mut self) {
+        if let Some(Flight { thread, stopped }) = self.flight.take() {
+            let (buffers, outcome) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.buffers = buffers;
+            self.done.push_back(Outcome { stopped_s: stopped.seconds(), ..outcome });
+        }
+    }
+}
+
+fn share(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
+/// One checkpoint to write.
+struct Work {
+    checkpoints: PathBuf,
+    config: CheckpointConfig,
+    state: State,
+    /// Model and optimizer.
+    tensors: [Vec<(String, Tensor)>; 2],
+    /// Told when the tensors are copied.
+    done: mpsc::Sender<()>,
+}
+
+impl Work {
+    fn run(mut self, mut buffers: Buffers, waited_s: f64) -> (Buffers, Outcome) {
+        let start = Instant::now();
+        let [model, optimizer] = std::mem::take(&mut self.tensors);
+        let copied = buffers.model.take(&model).and_then(|()| buffers.optimizer.take(&optimizer));
+        drop((model, optimizer));
+        // Nobody listens any more where training has failed meanwhile.
+        let _ = self.done.send(());
+        let temporary = self.checkpoints.join(format!(".new-{}", step_name(self.state.step)));
+        let written = copied.and_then(|()| write_files(&self.checkpoints, &temporary, &mut self.state, &buffers));
+        match &written {
+            Ok(_) => self.prune(),
+            // The disk may be full of it.
+            Err(_) => _ = disk::remove_dotted(&temporary),
+        }
+        let (bytes, error) = match written {
+            Ok(bytes) => (bytes, None),
+            Err(error) => (0, Some(error.to_string())),
+        };
+        let write_s = start.elapsed().as_secs_f64();
+        (buffers, Outcome { step: self.state.step, stopped_s: 0.0, waited_s, write_s, bytes, error })
+    }
+
+    fn prune(&self) {
+        if let Err(error) = prune::prune(&self.checkpoints, &self.state.scores, &self.config) {
+            log::warn!("an old checkpoint is not removed: {error}");
+        }
+    }
+}
+
+/// Writes all files under the temporary name, then gives them the true one; returns their bytes.
+fn write_files(
+    checkpoints: &Path,
+    temporary: &Path,
+    state: &mut State,
+    buffers: &Buffers,
+) -> Result<u64, CheckpointError> {
+    if !checkpoints.exists() {
+        disk::create_dir(checkpoints)?;
+        disk::sync_dir(checkpoints.parent().expect("it was joined to the run's folder"))?;
+    }
+    disk::remove_dotted(temporary)?;
+    disk::create_dir(temporary)?;
+    state.model = disk::write(&temporary.join(MODEL_FILE), &buffers.model.parts())?;
+    state.optimizer = disk::write(&temporary.join(OPTIMIZER_FILE), &buffers.optimizer.parts())?;
+    let path = temporary.join(STATE_FILE);
+    let text = state.seal().map_err(|error| CheckpointError::Io { path: path.clone(), cause: error.into() })?;
+    let sealed = disk::write(&path, &[&text])?;
+    disk::sync_dir(temporary)?;
+    disk::publish(temporary, &checkpoints.join(step_name(state.step)))?;
+    disk::sync_dir(checkpoints)?;
+    disk::remove_dotted(temporary)?;
+    Ok(state.model.bytes + state.optimizer.bytes + sealed.bytes)
+}

@@ -1,0 +1,209 @@
+//! The command line as typed: verbs, flags and overrides.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Distributed training of semantic segmentation networks.
+#[derive(Parser)]
+#[command(name = "segdist", version, about, arg_required_else_help = true)]
+#[command(
+    after_help = "Without a verb, train is meant: mpirun -np 8 segdist --cfg configs/FILE.yaml TRAIN.num_epoch 10\n\
+    Exit codes: 0 done, 1 failed, 2 bad usage, configuration or input, 75 stopped after a checkpoint: start again."
+)]
+pub struct CommandLine {
+    /// Only warnings and errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Train, alone or under mpirun or srun (the default verb).
+    Train(TrainArgs),
+    /// Write shards from a list or from folders.
+    Pack(PackArgs),
+    /// Check every byte of a packed set.
+    Verify {
+        /// Folder that holds index.json.
+        dir: PathBuf,
+    },
+    /// Evaluate a network, alone or under mpirun.
+    Eval(EvalArgs),
+    /// Label images: writes OUT/<stem>.label.png, .overlay.png and .json.
+    Predict(PredictArgs),
+    /// Convert weights between .pth, .safetensors and TorchScript.
+    Convert(ConvertArgs),
+    /// Show what the order of samples costs on a number of ranks.
+    Plan {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Number of ranks.
+        #[arg(long)]
+        ranks: usize,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a small synthetic data set that a network can learn.
+    DemoData {
+        /// Folder to write to.
+        #[arg(long)]
+        out: PathBuf,
+        /// Another seed gives other images.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Print the resolved configuration, validated.
+    Config {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// List every key with its default and meaning instead.
+        #[arg(long)]
+        keys: bool,
+    },
+    /// Say what MPI, devices, libtorch and data look like here, and what to do about problems.
+    Doctor {
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time a part: step, loader or allreduce.
+    Bench {
+        /// What to time.
+        what: Bench,
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A configuration file and what overrides it.
+#[derive(Args)]
+pub struct ConfigArgs {
+    /// Configuration file; without one the defaults are meant.
+    #[arg(long, value_name = "FILE")]
+    pub cfg: Option<PathBuf>,
+    /// Overrides: KEY VALUE or KEY=VALUE.
+    #[arg(value_name = "KEY VALUE", allow_negative_numbers = true)]
+    pub overrides: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// auto: continue from DIR's newest checkpoint; none: move an old run aside; PATH: start from that checkpoint.
+    #[arg(long, default_value = "auto", value_name = "auto|none|PATH")]
+    pub resume: String,
+}
+
+#[derive(Args)]
+pub struct PackArgs {
+    /// List of samples (.odgt or .odgt.gz).
+    #[arg(long, requires = "root", conflicts_with_all = ["images", "labels", "layout"])]
+    pub odgt: Option<PathBuf>,
+    /// Folder that the list's or the layout's paths start from.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
+    /// Folder of images.
+    #[arg(long, requires = "labels", conflicts_with = "layout")]
+    pub images: Option<PathBuf>,
+    /// Folder of labels with the images' stems.
+    #[arg(long, requires = "images")]
+    pub labels: Option<PathBuf>,
+    /// A data set's own layout under --root: ade20k, cityscapes, voc, coco-stuff or camvid.
+    #[arg(long, requires = "root")]
+    pub layout: Option<String>,
+    /// Which part of a layout.
+    #[arg(long, default_value = "train", requires = "layout")]
+    pub split: String,
+    /// Folder to write the shards to.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// YAML file: raw label value → class index or `ignore`; stored in index.json.
+    #[arg(long, value_name = "FILE")]
+    pub label_map: Option<PathBuf>,
+    /// Replace shards that are there.
+    #[arg(long)]
+    pub force: bool,
+    /// Threads; 0: as many as this process may use.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+}
+
+#[derive(Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// latest, best, weights (MODEL.weights_encoder and _decoder) or a checkpoint's folder.
+    #[arg(long)]
+    pub checkpoint: Option<String>,
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the table per class as CSV, too.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct PredictArgs {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE")]
+    pub cfg: Option<PathBuf>,
+    /// latest, best, weights (MODEL.weights_encoder and _decoder) or a checkpoint's folder.
+    #[arg(long)]
+    pub checkpoint: Option<String>,
+    /// Folder to write to.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Images, folders of images (searched through), and overrides KEY=VALUE.
+    #[arg(required = true, value_name = "PATH")]
+    pub words: Vec<String>,
+}
+
+#[derive(Args)]
+pub struct ConvertArgs {
+    /// What to write: pth, safetensors or torchscript; by default what OUT's name says.
+    #[arg(long)]
+    pub to: Option<String>,
+    /// Configuration file, where a network is needed (torchscript).
+    #[arg(long, value_name = "FILE")]
+    pub cfg: Option<PathBuf>,
+    /// Inputs, then the output, and overrides KEY=VALUE.
+    #[arg(required = true, num_args = 2.., value_name = "IN... OUT")]
+    pub words: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Bench {
+    Step,
+    Loader,
+    Allreduce,
+}
+
+/// Puts `train` in front of arguments that begin with a flag or an override.
+pub fn with_default_verb(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let first = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    let own_flag = ["-h", "--help", "-V", "--version"].contains(&first);
+    if !own_flag && first.starts_with(|c: char| c == '-' || c.is_ascii_uppercase()) {
+        arguments.insert(1, "train".into());
+    }
+    arguments
+}
+
+/// Splits words into paths and `KEY=VALUE` overrides (an override's first letter is a capital and has `=` behind it).
+pub fn split_overrides(words: Vec<String>) -> (Vec<PathBuf>, Vec<String>) {
+    let is_override = |word: &String| {
+        let key = word.split_once('=').map_or("", |(key, _)| key);
+        key.starts_with(|c: char| c.is_ascii_uppercase()) && !key.contains('/')
+    };
+    let (overrides, paths): (Vec<_>, Vec<_>) = words.into_iter().partition(is_override);
+    (paths.into_iter().map(PathBuf::from).collect(), overrides)
+}

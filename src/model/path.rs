@@ -1,0 +1,67 @@
+//! Where a network under construction puts its tensors: `&(p / "layer1") / 0` names them as the reference does.
+
+use super::init::Initial;
+use super::layers::{BatchNorm2d, Entry, Role, Store};
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::ops::Div;
+use tch::{Device, Tensor};
+
+/// What a network's layers are put into while it is built.
+pub(super) struct Builder {
+    pub store: Store,
+    pub norms: Vec<BatchNorm2d>,
+    pub device: Device,
+    /// Whether weights get first values; otherwise they are zero, for a caller who has others.
+    pub draw: bool,
+    /// MODEL.bn_momentum: replaces every layer's own.
+    pub momentum: Option<f64>,
+}
+
+/// A dotted name under which layers are created, and how their first values are drawn.
+pub(super) struct Path<'a> {
+    pub builder: &'a RefCell<Builder>,
+    pub initial: Initial,
+    name: String,
+}
+
+impl<'a> Path<'a> {
+    /// The top of an encoder or decoder.
+    pub fn new(builder: &'a RefCell<Builder>, name: &str, initial: Initial) -> Self {
+        Path { builder, initial, name: name.to_string() }
+    }
+
+    /// Moves a parameter to the network's device and makes it a leaf that collects gradients.
+    pub fn parameter(&self, name: &str, value: Tensor, role: Role) -> Tensor {
+        let device = self.builder.borrow().device;
+        self.insert(name, value.to_device(device).set_requires_grad(true), role)
+    }
+
+    /// Moves a buffer to the network's device.
+    pub fn buffer(&self, name: &str, value: Tensor) -> Tensor {
+        let device = self.builder.borrow().device;
+        self.insert(name, value.to_device(device), Role::Buffer)
+    }
+
+    fn insert(&self, name: &str, tensor: Tensor, role: Role) -> Tensor {
+        let entry = Entry { name: format!("{}.{name}", self.name), tensor: tensor.shallow_clone(), role };
+        self.builder.borrow_mut().store.entries.push(entry);
+        tensor
+    }
+}
+
+impl<'a, Name: Display> Div<Name> for &Path<'a> {
+    type Output = Path<'a>;
+
+    fn div(self, name: Name) -> Path<'a> {
+        Path { builder: self.builder, initial: self.initial, name: format!("{}.{name}", self.name) }
+    }
+}
+
+impl<'a, Name: Display> Div<Name> for Path<'a> {
+    type Output = Path<'a>;
+
+    fn div(self, name: Name) -> Path<'a> {
+        &self / name
+    }
+}

@@ -1,0 +1,80 @@
+//! The values a training run starts from.
+
+use std::path::{Path, PathBuf};
+
+use super::{Part, WeightsError, load_file};
+use crate::model::layers::Store;
+use crate::model::{Init, ModelConfig};
+
+/// Name of the reference's ImageNet weights for an encoder (`model_urls` in mit_semseg/models), where it has any.
+pub fn pretrained_file(arch_encoder: &str) -> Option<&'static str> {
+    Some(match arch_encoder.trim_end_matches("dilated") {
+        "resnet18" => "resnet18-imagenet.pth",
+        "resnet50" => "resnet50-imagenet.pth",
+        "resnet101" => "resnet101-imagenet.pth",
+        "resnext101" => "resnext101-imagenet.pth",
+        "mobilenetv2" => "mobilenet_v2.pth.tar",
+        "hrnetv2" => "hrnetv2_w48-imagenet.pth",
+        _ => return None,
+    })
+}
+
+/// Checks that initial values are named, and their files there, without reading them.
+///
+/// # Errors
+/// When a file is absent, and when no encoder weights are named but `init` is not random.
+pub fn named(config: &ModelConfig) -> Result<(), WeightsError> {
+    for path in sources(config)?.into_iter().flatten() {
+        std::fs::metadata(&path).map_err(|source| WeightsError::Open { path, source })?;
+    }
+    Ok(())
+}
+
+/// Loads the weights that `config` names into a network fresh from its initialisers; lines for the log.
+///
+/// The encoder's come from weights_encoder, else from the ImageNet file in pretrained_dir; the decoder's from
+/// weights_decoder, else they stay random.
+///
+/// # Errors
+/// As [`named`], and when a file cannot be used.
+pub fn initialize(store: &Store, config: &ModelConfig) -> Result<Vec<String>, WeightsError> {
+    let mut lines = Vec::new();
+    for (part, path) in [Part::Encoder, Part::Decoder].into_iter().zip(sources(config)?) {
+        match path {
+            Some(path) => lines.extend(load_file(store, part, &path, config.skip_mismatched)?),
+            None => lines.push(format!("{}: random initial values", part.name())),
+        }
+    }
+    Ok(lines)
+}
+
+/// The files of the encoder's and the decoder's first values; None: random ones.
+fn sources(config: &ModelConfig) -> Result<[Option<PathBuf>; 2], WeightsError> {
+    let given = |path: &str| Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty());
+    let encoder = match given(&config.weights_encoder) {
+        None if config.init == Init::Pretrained => Some(imagenet_file(config)?),
+        encoder => encoder,
+    };
+    Ok([encoder, given(&config.weights_decoder)])
+}
+
+fn imagenet_file(config: &ModelConfig) -> Result<PathBuf, WeightsError> {
+    let ways = "set MODEL.weights_encoder to a file, or MODEL.init to random to start from random values";
+    let Some(file) = pretrained_file(&config.arch_encoder) else {
+        let arch = &config.arch_encoder;
+        return Err(WeightsError::Nothing(format!("the reference has no ImageNet weights for {arch}: {ways}")));
+    };
+    if config.pretrained_dir.is_empty() {
+        return Err(WeightsError::Nothing(format!(
+            "no initial weights: set MODEL.pretrained_dir to a folder that holds {file} (ImageNet), {ways}"
+        )));
+    }
+    let path = Path::new(&config.pretrained_dir).join(file);
+    if !path.exists() {
+        return Err(WeightsError::Nothing(format!(
+            "{}: no such file: put the ImageNet weights there, {ways}",
+            path.display()
+        )));
+    }
+    Ok(path)
+}

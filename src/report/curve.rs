@@ -1,0 +1,134 @@
+//! Line charts as pictures: loss and accuracy over steps.
+
+use super::canvas::{Canvas, GLYPH, text_width};
+
+const SIZE: (i64, i64) = (960, 540);
+const PAPER: [u8; 3] = [255, 255, 255];
+const INK: [u8; 3] = [40, 40, 40];
+const GRID: [u8; 3] = [225, 225, 225];
+/// Room for numbers and names around the plot: left, top, right, bottom.
+const FRAME: (i64, i64, i64, i64) = (90, 40, 30, 50);
+/// Colours of the series, in order (Okabe and Ito's set, which colour-blind people can tell apart).
+const COLOURS: [[u8; 3]; 5] = [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [230, 159, 0]];
+
+/// A named row of (x, y).
+pub struct Series<'a> {
+    /// As the legend gives it.
+    pub name: &'a str,
+    /// In order of x; points that are not finite are left out.
+    pub points: &'a [(f64, f64)],
+}
+
+/// Draws all series over common axes, with numbers on both and the names above.
+pub fn chart(title: &str, x_name: &str, series: &[Series]) -> Canvas {
+    let mut canvas = Canvas::new(SIZE.0, SIZE.1, PAPER);
+    let finite = |series: &Series| -> Vec<(f64, f64)> {
+        series.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
+    };
+    let lines: Vec<Vec<(f64, f64)>> = series.iter().map(finite).collect();
+    let x_axis = Axis::over(lines.iter().flatten().map(|point| point.0), FRAME.0, SIZE.0 - FRAME.2);
+    let y_axis = Axis::over(lines.iter().flatten().map(|point| point.1), SIZE.1 - FRAME.3, FRAME.1);
+    draw_grid(&mut canvas, &x_axis, &y_axis);
+    canvas.text((FRAME.0, 14), 2, title, INK);
+    canvas.text((SIZE.0 - FRAME.2 - text_width(x_name, 1), SIZE.1 - 16), 1, x_name, INK);
+    let mut legend = SIZE.0 - FRAME.2;
+    for (position, line) in lines.iter().enumerate() {
+        let colour = COLOURS[position % COLOURS.len()];
+        let place = |point: &(f64, f64)| (x_axis.place(point.0), y_axis.place(point.1));
+        for pair in line.windows(2) {
+            canvas.line(place(&pair[0]), place(&pair[1]), colour);
+        }
+        if let [only] = line.as_slice() {
+            let (x, y) = place(only);
+            canvas.rectangle((x as i64 - 2, y as i64 - 2), (5, 5), colour);
+        }
+        legend -= text_width(series[position].name, 1) + 2 * GLYPH;
+        canvas.text((legend, 18), 1, series[position].name, colour);
+    }
+    canvas
+}
+
+fn draw_grid(canvas: &mut Canvas, x_axis: &Axis, y_axis: &Axis) {
+    let (right, bottom) = (SIZE.0 - FRAME.2, SIZE.1 - FRAME.3);
+    for tick in x_axis.ticks() {
+        let (x, text) = (x_axis.place(tick) as i64, x_axis.label(tick));
+        canvas.rectangle((x, FRAME.1), (1, bottom - FRAME.1), GRID);
+        canvas.text((x - text_width(&text, 1) / 2, bottom + 8), 1, &text, INK);
+    }
+    for tick in y_axis.ticks() {
+        let (y, text) = (y_axis.place(tick) as i64, y_axis.label(tick));
+        canvas.rectangle((FRAME.0, y), (right - FRAME.0, 1), GRID);
+        canvas.text((FRAME.0 - 8 - text_width(&text, 1), y - GLYPH / 2), 1, &text, INK);
+    }
+    canvas.rectangle((FRAME.0, FRAME.1), (1, bottom - FRAME.1), INK);
+    canvas.rectangle((FRAME.0, bottom), (right - FRAME.0, 1), INK);
+}
+
+/// A range of values, the pixels it is drawn over, and round numbers to mark in it.
+struct Axis {
+    low: f64,
+    high: f64,
+    step: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    fn over(values: impl Iterator<Item = f64>, from: i64, to: i64) -> Axis {
+        let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        if low > high {
+            (low, high) = (0.0, 1.0);
+        }
+        if high - low <= low.abs() * 1e-9 {
+            (low, high) = (low - 0.5 * low.abs().max(1.0), high + 0.5 * high.abs().max(1.0));
+        }
+        Axis { low, high, step: round_step((high - low) / 6.0), from: from as f64, to: to as f64 }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let first = (self.low / self.step).ceil();
+        (0..20).map(move |at| (first + f64::from(at)) * self.step).take_while(|tick| *tick <= self.high)
+    }
+
+    fn label(&self, tick: f64) -> String {
+        if self.step >= 1e5 || self.step < 1e-5 {
+            return format!("{tick:.1e}");
+        }
+        let digits = (-self.step.log10().floor()).max(0.0) as usize;
+        format!("{tick:.digits$}")
+    }
+}
+
+/// The smallest of 1, 2, 5 times a power of ten that is at least `least`.
+fn round_step(least: f64) -> f64 {
+    let power = 10f64.powf(least.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| *step >= least).unwrap_or(10.0 * power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inked(points: &[(f64, f64)]) -> usize {
+        let canvas = chart("loss", "step", &[Series { name: "loss", points }]);
+        canvas.pixels.as_chunks::<3>().0.iter().filter(|pixel| **pixel == COLOURS[0]).count()
+    }
+
+    #[test]
+    fn steps_between_ticks_are_round() {
+        assert_eq!([0.11, 0.9, 3.0, 70.0].map(round_step), [0.2, 1.0, 5.0, 100.0]);
+    }
+
+    #[test]
+    fn a_line_is_drawn_and_nothing_breaks_it() {
+        let nothing = inked(&[]);
+        assert!(inked(&[(1.0, 3.0), (2.0, 2.0), (3.0, f64::NAN), (4.0, 1.0)]) > nothing + 500);
+        assert!(inked(&[(1.0, 3.0)]) > nothing);
+        assert!(inked(&[(1.0, 3.0), (2.0, 3.0)]) > nothing + 500);
+        inked(&[(0.0, f64::MAX), (1.0, f64::MIN), (f64::INFINITY, 0.0)]);
+    }
+}

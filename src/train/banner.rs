@@ -1,0 +1,71 @@
+//! What a run resolved to, as one table before its first step.
+
+use super::Job;
+use super::place::Place;
+use super::start::{Beginning, Data};
+use crate::comm::{Comm, CommError};
+use crate::model::Network;
+use crate::model::layers::Role;
+use comfy_table::Table;
+
+/// The table; a collective, since every rank tells its place.
+pub fn table(
+    job: &Job,
+    beginning: &Beginning,
+    data: &Data,
+    network: &Network,
+    place: &Place,
+    comm: &dyn Comm,
+) -> Result<String, CommError> {
+    let mine = format!("{} {:?}, {} threads", place.host, place.device, place.threads);
+    let places: Vec<String> =
+        comm.gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
+    let trained = network.store.entries.iter().filter(|entry| entry.role != Role::Buffer);
+    let parameters: usize = trained.map(|entry| entry.tensor.numel()).sum();
+    let train = job.train;
+    let (total, first) = (train.total_steps(), beginning.step);
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
+    let rows = [
+        (
+            "network",
+            format!(
+                "{} + {}, {:.1} M parameters",
+                job.model.arch_encoder,
+                job.model.arch_decoder,
+                parameters as f64 / 1e6
+            ),
+        ),
+        (
+            "data",
+            format!(
+                "{} training and {} validation images, {} classes",
+                data.train.len(),
+                data.val.len(),
+                job.dataset.num_class
+            ),
+        ),
+        ("step", format!("{} images in micro-batches of {}", beginning.global_batch, train.batch_size_per_gpu)),
+        (
+            "steps",
+            format!(
+                "{first} of {total} done; {} epochs of {}; {} steps a pass",
+                train.num_epoch,
+                train.epoch_iters,
+                data.order.steps_per_pass()
+            ),
+        ),
+        ("ranks", format!("{}: {}", comm.size(), summary(&places))),
+        ("folder", job.dir.display().to_string()),
+    ];
+    for (name, value) in rows {
+        table.add_row([name.to_owned(), value]);
+    }
+    Ok(table.to_string())
+}
+
+/// Equal neighbours are told once: `2 × node1 Cpu, 1 threads; …`.
+fn summary(places: &[String]) -> String {
+    let runs: Vec<String> = places.chunk_by(|a, b| a == b).map(|run| format!("{} × {}", run.len(), run[0])).collect();
+    runs.join("; ")
+}

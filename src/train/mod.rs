@@ -1,0 +1,220 @@
+//! Training: [`run`] wires the parts and keeps the calendar; [`Trainer::step`] is the algorithm.
+
+mod banner;
+mod place;
+mod recorder;
+mod start;
+mod trainer;
+
+pub use place::Place;
+pub use trainer::{Trainer, Update};
+
+use crate::checkpoint::{CheckpointConfig, Lock};
+use crate::comm::watchdog::Watchdog;
+use crate::comm::{Comm, agree};
+use crate::data::DatasetConfig;
+use crate::data::source::Source;
+use crate::eval::{self, ValConfig};
+use crate::fault::Agreed;
+use crate::model::ModelConfig;
+use crate::schedule::{OnNonfinite, TrainConfig};
+use crate::stop::StopRequest;
+use crate::sync::{DistConfig, replicas};
+use recorder::Recorder;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What `--resume` asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Continue from DIR's newest complete checkpoint, if there is one.
+    Auto,
+    /// Move an old run's files aside and start anew.
+    None,
+    /// Continue from this checkpoint.
+    From(PathBuf),
+}
+
+/// A run's sections of the configuration.
+pub struct Job<'a> {
+    pub dataset: &'a DatasetConfig,
+    pub model: &'a ModelConfig,
+    pub train: &'a TrainConfig,
+    pub val: &'a ValConfig,
+    pub dist: &'a DistConfig,
+    pub checkpoint: &'a CheckpointConfig,
+    /// DIR.
+    pub dir: &'a Path,
+    /// The resolved configuration as YAML, to be kept with the run.
+    pub config: String,
+    pub resume: Resume,
+    pub quiet: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All updates are made.
+    Finished,
+    /// On request, after a checkpoint.
+    Stopped,
+}
+
+/// Trains from where DIR's newest checkpoint is to the last update, or until someone asks to stop.
+pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
+    let stop = StopRequest::install()?.with_limit(job.train.max_minutes);
+    let mut lock: Option<Lock> = None;
+    let beginning = start::begin(job, &**comm, &mut lock)?;
+    let place = agree::agree(&**comm, Place::find(&**comm, job.dist))?;
+    let data = agree::agree(&**comm, start::open_data(job, &beginning))?;
+    let parts = start::build(job, &beginning, &place, &**comm)?;
+    start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
+    let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
+    let trainer = start::trainer(job, &beginning, &place, &data, parts, &**comm)?;
+    let state = start::state(job, &beginning, &data, comm.size());
+    let recorder = comm.is_root().then(|| Recorder::open(job, state, &banner)).transpose()?;
+    let (start_timeout, stall_timeout) = (job.dist.start_timeout_s, job.dist.stall_timeout_s);
+    let abort = {
+        let comm = comm.clone();
+        move |code| comm.abort(code)
+    };
+    let watchdog = Watchdog::start(&**comm, start_timeout, stall_timeout, abort)?;
+    let mut run =
+        Run { job, comm: comm.clone(), trainer, recorder, val: data.val, train: data.train, watchdog, skipped: 0 };
+    run.to_the_end(&stop)
+}
+
+/// A run under way.
+struct Run<'a> {
+    job: &'a Job<'a>,
+    comm: Arc<dyn Comm>,
+    trainer: Trainer,
+    /// Rank 0's files and progress line.
+    recorder: Option<Recorder>,
+    train: Arc<Source>,
+    val: Arc<Source>,
+    watchdog: Watchdog,
+    /// Updates skipped in a row.
+    skipped: u64,
+}
+
+impl Run<'_> {
+    fn to_the_end(&mut self, stop: &StopRequest) -> anyhow::Result<Ended> {
+        let total = self.job.train.total_steps();
+        while self.trainer.step < total {
+            self.watchdog.progress(self.trainer.step, "step");
+            let update = self.trainer.step(stop.requested().is_some())?;
+            self.watchdog.progress(self.trainer.step, "report");
+            self.check(&update)?;
+            self.report(&update)?;
+            let evaluated = self.is_due(self.job.val.every_epochs) && update.step < total;
+            if evaluated {
+                self.evaluate()?;
+            }
+            self.save_if_due(&update, total)?;
+            if update.stop && update.step < total {
+                self.finish_saving()?;
+                if self.comm.is_root() {
+                    log::info!("stopped on request at step {}: start again to continue", update.step);
+                }
+                return Ok(Ended::Stopped);
+            }
+        }
+        self.finish_saving()?;
+        self.evaluate()?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finished(self.trainer.step)?;
+        }
+        Ok(Ended::Finished)
+    }
+
+    /// Whether an interval of `epochs` ends with the update just made.
+    fn is_due(&self, epochs: u64) -> bool {
+        let steps = epochs.saturating_mul(self.job.train.epoch_iters);
+        steps > 0 && self.trainer.step.is_multiple_of(steps)
+    }
+
+    /// Stops, or goes on, where gradients were not finite; compares replicas when asked to.
+    fn check(&mut self, update: &Update) -> anyhow::Result<()> {
+        if update.committed {
+            self.skipped = 0;
+        } else {
+            self.refuse(update)?;
+        }
+        let every = self.job.dist.check_replicas;
+        if every > 0 && update.step.is_multiple_of(every) {
+            let entries = &self.trainer.network.store.entries;
+            if let Some(text) = replicas::difference(&*self.comm, entries)? {
+                return Err(Agreed { message: format!("step {}: {text}", update.step), code: 1 }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Every rank is here: the norm that decided was the same on all.
+    fn refuse(&mut self, update: &Update) -> anyhow::Result<()> {
+        self.skipped += 1;
+        let names: Vec<&str> = update.samples.iter().map(|&index| self.train.name(index as usize)).collect();
+        let mine = if update.loss.is_finite() { String::new() } else { names.join(", ") };
+        let all = self.comm.gather(mine.as_bytes())?;
+        let blamed = all.iter().enumerate().find(|(_, names)| !names.is_empty());
+        let cause = match blamed {
+            Some((rank, names)) => {
+                format!("the loss of rank {rank} is not finite (samples {})", String::from_utf8_lossy(names))
+            }
+            None => "a gradient is not finite, though every rank's loss is".to_owned(),
+        };
+        let message = format!("step {}: {cause}; no parameter was changed", update.step);
+        if self.job.train.on_nonfinite == OnNonfinite::Skip && self.skipped <= self.job.train.max_skips {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.skipped(update, &message);
+            }
+            return Ok(());
+        }
+        let advice = "lower the learning rates, or set TRAIN.on_nonfinite skip";
+        Err(Agreed { message: format!("{message}; {advice}"), code: 1 }.into())
+    }
+
+    /// The display line and the history, every TRAIN.disp_iter updates.
+    fn report(&mut self, update: &Update) -> anyhow::Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.count(update);
+        }
+        let every = self.job.train.disp_iter;
+        if !update.step.is_multiple_of(every) && update.step != self.job.train.total_steps() {
+            return Ok(());
+        }
+        let mut sums = [update.loss, update.correct as f64];
+        self.comm.sum_f64(&mut sums)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.report(update, sums[0], sums[1] / update.valid.max(1) as f64);
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> anyhow::Result<()> {
+        self.watchdog.progress(self.trainer.step, "evaluation");
+        let (job, trainer) = (self.job, &self.trainer);
+        let outcome = eval::evaluate(&trainer.network, &self.val, job.dataset, job.val, &*self.comm, trainer.device)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.evaluated(self.trainer.step, &outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Rank 0 alone decides: it has everything that is saved, and saving is no collective.
+    fn save_if_due(&mut self, update: &Update, total: u64) -> anyhow::Result<()> {
+        let by_epoch = self.is_due(self.job.checkpoint.every_epochs);
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        let every = self.job.checkpoint.every_steps;
+        let by_step = every > 0 && update.step.is_multiple_of(every);
+        if by_epoch || by_step || recorder.minutes_are_over() || update.stop || update.step == total {
+            recorder.save(&self.trainer);
+        }
+        recorder.check_saved()
+    }
+
+    fn finish_saving(&mut self) -> anyhow::Result<()> {
+        self.recorder.as_mut().map_or(Ok(()), Recorder::finish_saving)
+    }
+}

@@ -1,0 +1,178 @@
+//! What rank 0 leaves behind of a run: history, progress line, checkpoints, curve.
+
+use super::Job;
+use super::trainer::{Trainer, Update};
+use crate::checkpoint::{CheckpointConfig, Outcome, Saver, Score, State};
+use crate::eval;
+use crate::report::history::History;
+use crate::report::progress::{Progress, StepLine};
+use crate::report::run_curve;
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Rank 0's files and progress line.
+pub struct Recorder {
+    dir: PathBuf,
+    history: History,
+    progress: Progress,
+    saver: Saver,
+    config: CheckpointConfig,
+    /// The part of a checkpoint's state that the run's start fixed, and the scores so far.
+    state: State,
+    epoch_iters: u64,
+    /// Sums since the last report: steps, seconds of steps, of data, of communication.
+    since: (u64, f64, f64, f64),
+    last_save: Instant,
+    failures: u64,
+}
+
+impl Recorder {
+    /// Opens the history at the run's first step and prints `banner`.
+    pub fn open(job: &Job, state: State, banner: &str) -> anyhow::Result<Recorder> {
+        let progress = Progress::new(!job.quiet, state.step, job.train.total_steps());
+        progress.print(banner);
+        Ok(Recorder {
+            dir: job.dir.to_owned(),
+            history: History::open(job.dir, state.step)?,
+            progress,
+            saver: Saver::new(job.dir, job.checkpoint),
+            config: job.checkpoint.clone(),
+            state,
+            epoch_iters: job.train.epoch_iters,
+            since: Default::default(),
+            last_save: Instant::now(),
+            failures: 0,
+        })
+    }
+
+    /// Adds an update's times to the means of the next report.
+    pub fn count(&mut self, update: &Update) {
+        self.since.0 += 1;
+        self.since.1 += update.step_s;
+        self.since.2 += update.data_s;
+        self.since.3 += update.comm_s;
+    }
+
+    /// Shows and logs the update's loss and accuracy (0 to 1), with the mean times since the last report.
+    pub fn report(&mut self, update: &Update, loss: f64, accuracy: f64) {
+        let (steps, step_s, data_s, comm_s) = std::mem::take(&mut self.since);
+        let mean = |seconds: f64| seconds / steps.max(1) as f64;
+        let images_per_s = self.state.global_batch as f64 / mean(step_s);
+        let line = StepLine {
+            step: update.step,
+            epoch_iters: self.epoch_iters,
+            step_s: mean(step_s),
+            data_s: mean(data_s),
+            lr_encoder: update.lr_encoder,
+            lr_decoder: update.lr_decoder,
+            accuracy,
+            loss,
+            images_per_s,
+        };
+        self.progress.step(&line, true);
+        let epoch = update.step as f64 / self.epoch_iters as f64;
+        self.log(
+            "train",
+            update.step,
+            json!({
+                "epoch": epoch, "loss": loss, "acc": accuracy,
+                "lr_encoder": update.lr_encoder, "lr_decoder": update.lr_decoder,
+                "step_s": mean(step_s), "data_s": mean(data_s), "comm_s": mean(comm_s), "images_per_s": images_per_s,
+            }),
+        );
+    }
+
+    /// Notes an update that was not made.
+    pub fn skipped(&mut self, update: &Update, message: &str) {
+        log::warn!("{message}");
+        self.log("skipped", update.step, json!({ "cause": message }));
+    }
+
+    /// Shows and logs an evaluation, and keeps its score for CHECKPOINT.keep_best.
+    pub fn evaluated(&mut self, step: u64, outcome: &eval::Outcome) -> anyhow::Result<()> {
+        self.progress.print(&outcome.table());
+        self.state.scores.retain(|score| score.step != step);
+        self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
+        self.log(
+            "eval",
+            step,
+            json!({
+                "mean_iou": outcome.mean_iou,
+                "pixel_accuracy": outcome.pixel_accuracy,
+                "mean_accuracy": outcome.mean_accuracy,
+            }),
+        );
+        Ok(())
+    }
+
+    /// Whether CHECKPOINT.every_minutes have gone by since the last checkpoint.
+    pub fn minutes_are_over(&self) -> bool {
+        let limit = Duration::try_from_secs_f64(self.config.every_minutes * 60.0).unwrap_or(Duration::MAX);
+        !limit.is_zero() && self.last_save.elapsed() >= limit
+    }
+
+    /// Starts writing a checkpoint of the trainer's present state.
+    pub fn save(&mut self, trainer: &Trainer) {
+        let state = State { step: trainer.step, updates: trainer.optimizer.updates(), ..self.state.clone() };
+        let entries = &trainer.network.store.entries;
+        let model: Vec<_> = entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
+        self.saver.save(state, &model, &trainer.optimizer.state());
+        self.last_save = Instant::now();
+    }
+
+    /// Logs checkpoints that are done since the last call.
+    pub fn check_saved(&mut self) -> anyhow::Result<()> {
+        while let Some(outcome) = self.saver.poll() {
+            self.saved(&outcome)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the checkpoint being written.
+    pub fn finish_saving(&mut self) -> anyhow::Result<()> {
+        for outcome in self.saver.finish() {
+            self.saved(&outcome)?;
+        }
+        // The checkpoint is what counts; a history that cannot be flushed was warned about when it was written.
+        let _ = self.history.sync();
+        Ok(())
+    }
+
+    fn saved(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+        let times = json!({
+            "stopped_s": outcome.stopped_s, "waited_s": outcome.waited_s, "write_s": outcome.write_s,
+            "bytes": outcome.bytes, "error": outcome.error,
+        });
+        self.log("checkpoint", outcome.step, times);
+        let _ = self.history.sync();
+        let Some(error) = &outcome.error else {
+            self.failures = 0;
+            return Ok(());
+        };
+        self.failures += 1;
+        log::warn!("step {}: no checkpoint: {error}; the one before it stays", outcome.step);
+        if self.failures >= self.config.max_failures {
+            anyhow::bail!("{} checkpoints in a row could not be written: {error}", self.failures);
+        }
+        Ok(())
+    }
+
+    /// The run's last line; `launch/mpirun.sh` believes it, not mpirun's exit code.
+    pub fn finished(&mut self, step: u64) -> anyhow::Result<()> {
+        self.progress.finish();
+        self.log("finished", step, json!({}));
+        self.history.sync()?;
+        if let Err(cause) = run_curve::draw(&self.dir) {
+            log::warn!("{}: the curve is not drawn: {cause:#}", self.dir.display());
+        }
+        Ok(())
+    }
+
+    /// A history that cannot be written is no reason to lose the run.
+    fn log(&mut self, event: &str, step: u64, more: serde_json::Value) {
+        if let Err(cause) = self.history.log(event, step, more) {
+            log::warn!("{}: {event} of step {step} is not logged: {cause}", self.dir.join("metrics.jsonl").display());
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! From a job's sections to a [`Trainer`] at its first step: where to begin, data, network, and what ranks must share.
+
+use super::place::Place;
+use super::trainer::Trainer;
+use super::{Job, Resume};
+use crate::checkpoint::{self, Lock, Score, State};
+use crate::comm::handshake;
+use crate::comm::{Comm, agree};
+use crate::data::loader::{Loader, Share};
+use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
+use crate::data::source::Source;
+use crate::fault::BadInput;
+use crate::model::layers::{Local, Normalize};
+use crate::model::{ModelConfig, Network, weights};
+use crate::optim::{Flat, Optimizer};
+use crate::schedule::TrainConfig;
+use crate::sync::agreement::Agreement;
+use crate::sync::batch_norm::{SyncBatchNorm, Variance};
+use crate::sync::buckets::Reducer;
+use crate::sync::replicas;
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::Tensor;
+
+/// Where a run begins; chosen by rank 0, the same on all.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Beginning {
+    /// Finished updates.
+    pub step: u64,
+    /// Images in an update.
+    pub global_batch: usize,
+    /// Updates that the optimizer has made.
+    pub updates: u64,
+    /// Evaluations made so far.
+    pub scores: Vec<Score>,
+    /// The data set that the checkpoint was trained on.
+    pub dataset_id: Option<String>,
+    /// The checkpoint to continue from, on rank 0's file system.
+    pub checkpoint: Option<PathBuf>,
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A network, its parameters' memory, and what updates them.
+pub struct Parts {
+    pub network: Network,
+    pub flat: Flat,
+    pub optimizer: Optimizer,
+}
+
+/// Data and order of a run, opened on this rank.
+pub struct Data {
+    pub train: Arc<Source>,
+    pub val: Arc<Source>,
+    pub order: Arc<Order>,
+}
+
+/// Chooses where to begin, on rank 0, under the lock on DIR, and writes DIR/config.yaml.
+pub fn begin(job: &Job, comm: &dyn Comm, lock: &mut Option<Lock>) -> anyhow::Result<Beginning> {
+    let bytes = agree::from_root(comm, || {
+        if job.resume == Resume::None || checkpoint::newest(job.dir)?.is_none() {
+            // Before anything is written: a run without initial values is not wanted.
+            weights::named(job.model).map_err(BadInput::new)?;
+        }
+        *lock = Some(Lock::take(job.dir).map_err(BadInput::new)?);
+        let beginning = match find(job)? {
+            Some((path, state)) => resume(job, path, state)?,
+            None => fresh(job, comm.size()),
+        };
+        write_config(job, &beginning)?;
+        Ok(serde_json::to_vec(&beginning)?)
+    })?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// The checkpoint that `--resume` means, checked byte by byte.
+fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
+    match &job.resume {
+        Resume::None => {
+            if let Some(place) = checkpoint::set_aside(job.dir)? {
+                log::info!("the run that was in {} is now in {}", job.dir.display(), place.display());
+            }
+            Ok(None)
+        }
+        Resume::From(path) => Ok(Some((path.clone(), checkpoint::load(path).map_err(BadInput::new)?.state))),
+        Resume::Auto => {
+            let Some(found) = checkpoint::newest(job.dir).map_err(BadInput::new)? else { return Ok(None) };
+            for warning in &found.warnings {
+                log::warn!("{warning}; using {}", found.path.display());
+            }
+            Ok(Some((found.path, found.state)))
+        }
+    }
+}
+
+fn fresh(job: &Job, ranks: usize) -> Beginning {
+    let train = job.train;
+    let global_batch = if train.global_batch > 0 { train.global_batch } else { train.batch_size_per_gpu * ranks };
+    let step = train.start_epoch * train.epoch_iters;
+    Beginning { step, global_batch, updates: step, scores: Vec::new(), dataset_id: None, checkpoint: None }
+}
+
+/// The configuration must agree with the checkpoint's in all that the future depends on.
+fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
+    let now = serde_yaml::from_str(&job.config)?;
+    let differing = checkpoint::disagreements(&serde_yaml::from_str(&state.config)?, &now);
+    if !differing.is_empty() {
+        let list: Vec<String> = differing.iter().map(ToString::to_string).collect();
+        crate::bad_input!(
+            "{}: {}; give the same values, another DIR, or --resume none to start anew",
+            path.display(),
+            list.join(", ")
+        );
+    }
+    if state.order_version != ORDER_VERSION {
+        crate::bad_input!(
+            "{}: it was trained in order {}, this segdist has order {ORDER_VERSION}: continue with the version that wrote it",
+            path.display(),
+            state.order_version
+        );
+    }
+    if job.resume != Resume::Auto {
+        checkpoint::set_aside_after(job.dir, state.step)?;
+    }
+    let State { step, global_batch, updates, scores, dataset_id, .. } = state;
+    Ok(Beginning { step, global_batch, updates, scores, dataset_id: Some(dataset_id), checkpoint: Some(path) })
+}
+
+/// DIR/config.yaml, complete or not there.
+fn write_config(job: &Job, beginning: &Beginning) -> anyhow::Result<()> {
+    let path = job.dir.join("config.yaml");
+    let text =
+        format!("# segdist {}, {} images a step\n{}", env!("CARGO_PKG_VERSION"), beginning.global_batch, job.config);
+    let temporary = job.dir.join(".config.yaml");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Opens lists or shards on this rank and makes the order.
+pub fn open_data(job: &Job, beginning: &Beginning) -> anyhow::Result<Data> {
+    let open = |list: &str| Source::open(job.dataset, list).map_err(BadInput::new);
+    let (train, val) = (Arc::new(open(&job.dataset.list_train)?), Arc::new(open(&job.dataset.list_val)?));
+    if let Some(id) = &beginning.dataset_id
+        && id != train.id()
+    {
+        crate::bad_input!(
+            "{}: these are not the samples that the checkpoint was trained on; give the same data, or --resume none",
+            job.dataset.list_train
+        );
+    }
+    let spec = OrderSpec::new(job.dataset, job.train, beginning.global_batch);
+    let order = Arc::new(Order::new(train.sizes(), spec));
+    Ok(Data { train, val, order })
+}
+
+/// The network at its first values, the same on every rank, with the optimizer that trains it.
+pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -> anyhow::Result<Parts> {
+    let network =
+        Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(BadInput::new)?;
+    let flat = Flat::new(&network.store, (job.dist.bucket_mb * MIB) as usize);
+    let mut optimizer = Optimizer::new(&flat, job.train);
+    agree::from_root(comm, || {
+        match &beginning.checkpoint {
+            Some(path) => restore(path, &network, &optimizer)?,
+            None => {
+                for line in weights::initialize(&network.store, &initial(job)).map_err(BadInput::new)? {
+                    log::info!("{line}");
+                }
+            }
+        }
+        Ok(Vec::new())
+    })?;
+    replicas::broadcast(comm, network.store.entries.iter().map(|entry| &entry.tensor))?;
+    replicas::broadcast(comm, optimizer.state().iter().map(|(_, tensor)| tensor))?;
+    optimizer.set_updates(beginning.updates);
+    Ok(Parts { network, flat, optimizer })
+}
+
+/// MODEL, with the weights of TRAIN.start_epoch where a run of the reference is continued.
+fn initial(job: &Job) -> ModelConfig {
+    let epoch = job.train.start_epoch;
+    if epoch == 0 {
+        return job.model.clone();
+    }
+    let file = |part: &str| job.dir.join(format!("{part}_epoch_{epoch}.pth")).to_string_lossy().into_owned();
+    ModelConfig { weights_encoder: file("encoder"), weights_decoder: file("decoder"), ..job.model.clone() }
+}
+
+/// Copies a checkpoint's tensors into network and optimizer; both must be the ones it was made of.
+fn restore(path: &Path, network: &Network, optimizer: &Optimizer) -> anyhow::Result<()> {
+    let loaded = checkpoint::load(path)?;
+    let model = network.store.entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
+    for (targets, saved) in [(model, loaded.model), (optimizer.state(), loaded.optimizer)] {
+        let saved: BTreeMap<String, Tensor> = saved.into_iter().collect();
+        for (name, target) in targets {
+            let Some(value) = saved.get(&name).filter(|value| value.size() == target.size()) else {
+                crate::bad_input!("{}: it has no tensor {name} of shape {:?}", path.display(), target.size());
+            };
+            tch::no_grad(|| target.shallow_clone().copy_(value));
+        }
+    }
+    Ok(())
+}
+
+/// Compares what must be equal on all ranks; the message names what differs, and where.
+pub fn shake_hands(
+    job: &Job,
+    beginning: &Beginning,
+    data: &Data,
+    network: &Network,
+    comm: &dyn Comm,
+) -> anyhow::Result<()> {
+    let shapes: String =
+        network.store.entries.iter().map(|entry| format!("{} {:?}\n", entry.name, entry.tensor.size())).collect();
+    let facts = [
+        ("version of segdist", env!("CARGO_PKG_VERSION").to_owned()),
+        ("configuration", job.config.clone()),
+        ("training data set", data.train.id().to_owned()),
+        ("validation data set", data.val.id().to_owned()),
+        ("parameters", shapes),
+        ("first step", beginning.step.to_string()),
+    ];
+    handshake::agree(comm, &facts.map(|(name, value)| (name.to_owned(), value)))?;
+    Ok(())
+}
+
+/// Puts the parts together.
+pub fn trainer(
+    job: &Job,
+    beginning: &Beginning,
+    place: &Place,
+    data: &Data,
+    parts: Parts,
+    comm: &dyn Comm,
+) -> anyhow::Result<Trainer> {
+    let Parts { network, flat, optimizer } = parts;
+    let norm: Box<dyn Normalize> =
+        if comm.size() == 1 { Box::new(Local) } else { Box::new(SyncBatchNorm::new(comm.duplicate()?, Variance::Offset)) };
+    let share = Share { rank: comm.rank(), ranks: comm.size() };
+    let threads = place.threads.min(job.train.workers.max(1));
+    let (source, order) = (data.train.clone(), data.order.clone());
+    let train = job.train;
+    let loader =
+        Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, beginning.step, threads)?;
+    Ok(Trainer {
+        reducer: Reducer::new(&flat, comm.duplicate()?, job.dist)?,
+        agreement: Agreement::new(comm.duplicate()?),
+        network,
+        optimizer,
+        norm,
+        loader,
+        recipe: TrainConfig { global_batch: beginning.global_batch, ..train.clone() },
+        running: job.model.bn_running,
+        device: place.device,
+        step: beginning.step,
+        micro_batches: beginning.global_batch.div_ceil(train.batch_size_per_gpu),
+    })
+}
+
+/// What a checkpoint says besides its tensors.
+pub fn state(job: &Job, beginning: &Beginning, data: &Data, ranks: usize) -> State {
+    State {
+        step: beginning.step,
+        seed: job.train.seed,
+        order_version: ORDER_VERSION,
+        dataset_id: data.train.id().to_owned(),
+        global_batch: beginning.global_batch,
+        ranks,
+        scores: beginning.scores.clone(),
+        config: job.config.clone(),
+        class_names: data.train.class_names().unwrap_or_default().to_vec(),
+        palette: data.train.palette().unwrap_or_default().to_vec(),
+        ..State::default()
+    }
+}

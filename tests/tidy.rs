@@ -1,0 +1,185 @@
+//! The source keeps its shape: import order, sizes, headers, and where `unsafe` may stand.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules from top to bottom. One imports only from lines above its own, or from its own.
+const ORDER: &[&[&str]] = &[
+    &["fault", "stop"],
+    &["comm"],
+    &["torch"],
+    &["shard"],
+    &["metrics", "loss", "schedule"],
+    &["model"],
+    &["optim"],
+    &["data"],
+    &["sync"],
+    &["checkpoint"],
+    &["report"],
+    &["eval"],
+    &["predict", "pack", "verify", "plan", "convert", "demo_data", "doctor", "bench", "watch"],
+    &["train"],
+    &["config"],
+    &["cli"],
+    &["main", "lib"],
+];
+
+/// Files that may hold `unsafe`, each with a reason on every use.
+const UNSAFE: &[&str] = &["src/comm/mpi.rs", "src/shard/reader.rs", "src/shard/sigbus.rs", "src/torch/"];
+
+const MAX_FILE: usize = 400;
+const MAX_FUNCTION: usize = 70;
+
+fn rust_files(folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("the repository can be read").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).expect("the repository can be read")
+}
+
+fn report(problems: Vec<String>) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+/// The module that a file of src/ belongs to: `src/comm/mpi.rs` and `src/comm.rs` to `comm`.
+fn module(path: &Path) -> String {
+    let inside = path.strip_prefix("src").expect("only files of src/ are asked for");
+    let first = inside.components().next().expect("a file has a name").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+fn level(module: &str) -> Option<usize> {
+    ORDER.iter().position(|line| line.contains(&module))
+}
+
+#[test]
+fn modules_import_only_from_above() {
+    let mut problems = Vec::new();
+    for path in rust_files("src") {
+        let own = module(&path);
+        let Some(own_level) = level(&own) else {
+            problems.push(format!("{}: module {own} has no line in tests/tidy.rs", path.display()));
+            continue;
+        };
+        if own == "lib" || own == "main" {
+            continue;
+        }
+        for (number, line) in text(&path).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            for part in line.split("crate::").skip(1) {
+                let names = part.trim_start_matches('{');
+                let name: String = names.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let above = level(&name).is_none_or(|other| other < own_level);
+                if name != own && !above {
+                    problems.push(format!("{}:{}: {own} imports {name}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    let mut problems = Vec::new();
+    for path in rust_files("src").into_iter().chain(rust_files("tests")) {
+        let text = text(&path);
+        if !text.starts_with("//!") {
+            problems.push(format!("{}: no `//!` header", path.display()));
+        }
+        if text.lines().count() > MAX_FILE {
+            problems.push(format!("{}: {} lines, at most {MAX_FILE}", path.display(), text.lines().count()));
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn functions_fit_on_a_page() {
+    let mut problems = Vec::new();
+    for path in rust_files("src").into_iter().chain(rust_files("tests")) {
+        let text = text(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let is_function = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "unsafe fn ", "extern \"C\" fn "]
+                .iter()
+                .any(|prefix| code.starts_with(prefix));
+            if !is_function || line.ends_with(';') {
+                continue;
+            }
+            // rustfmt puts the closing brace at the indentation of `fn`.
+            let close = format!("{}}}", &line[..line.len() - code.len()]);
+            let length = lines[start..].iter().position(|line| *line == close).unwrap_or(0) + 1;
+            if length > MAX_FUNCTION {
+                problems.push(format!("{}:{}: {length} lines, at most {MAX_FUNCTION}", path.display(), start + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn unsafe_stands_where_it_may_and_gives_its_reason() {
+    let mut problems = Vec::new();
+    for path in rust_files("src") {
+        let allowed = UNSAFE.iter().any(|prefix| path.to_string_lossy().starts_with(prefix));
+        let text = text(&path);
+        let lines: Vec<&str> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let is_use = code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
+            if !is_use || code.trim_start().starts_with("unsafe extern") || code.trim_start().starts_with('#') {
+                continue;
+            }
+            let reason = lines[number.saturating_sub(8)..=number]
+                .iter()
+                .any(|line| line.contains("SAFETY:") || line.contains("# Safety"));
+            if !allowed || !reason {
+                problems.push(format!("{}:{}: unsafe without a place or a reason", path.display(), number + 1));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let words = ["todo", "unimplemented", "dbg"].map(|word| format!("{word}!("));
+    let mut problems = Vec::new();
+    for path in rust_files("src").into_iter().chain(rust_files("tests")) {
+        for (number, line) in text(&path).lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) || line.trim() == "#[ignore]" {
+                problems.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
+fn every_configuration_loads_and_holds_together() {
+    for entry in fs::read_dir("configs").expect("configs/ is there").flatten() {
+        let path = entry.path();
+        if path.to_string_lossy().ends_with("-labels.yaml") {
+            continue;
+        }
+        let config = segdist::config::Config::load(Some(&path), &[]).unwrap_or_else(|error| panic!("{error}"));
+        config.validate().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let back = segdist::config::Config::parse(&config.dump()).expect("a dump is a configuration");
+        assert_eq!(back.dump(), config.dump());
+    }
+}
