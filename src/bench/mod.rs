@@ -1,6 +1,7 @@
 //! What parts of a run cost on this machine: a training step, a sum over ranks, loading.
 
 pub mod allreduce;
+pub mod loader;
 pub mod step;
 
 use comfy_table::Table;
