@@ -1,25 +1,69 @@
-//! segdist: distributed training of semantic segmentation networks.
+//! segdist trains encoder-decoder networks for semantic segmentation on clusters: one MPI rank for each GPU (or for some
+//! cores where there is none), gradients summed by allreduce while backward goes on, no Python at run time.
+//!
+//! The networks, the recipe and the weight files are those of CSAILVision/semantic-segmentation-pytorch, called "the
+//! reference" throughout.
+//!
+//! # One sample, from disk to update
+//!
+//! 1. [`data::order`] says which samples make step *t*: a pure function of the list, the seed and the global batch.
+//! 2. [`data::loader`] reads the sample on its own threads, from a [`shard`] or from files ([`data::source`]), checks
+//!    its CRC, decodes it, and [`data::augment`] flips and resizes it exactly as the reference does. Micro-batches stay
+//!    u8 until they are on the device ([`data::batch`]).
+//! 3. [`train::Trainer::step`] starts one small sum over ranks (labelled pixels; does anyone want to stop?), runs
+//!    [`model::Network::forward`] and takes [`loss::summed_nll`], a sum over labelled pixels.
+//! 4. Backward of sum ÷ global count fills gradient buckets; [`sync::buckets`] sums each over ranks as it fills, and
+//!    [`sync::batch_norm`] normalises by statistics of all ranks.
+//! 5. When the last bucket is in: finite? The summed gradients say so, the same on every rank. [`optim`] updates the
+//!    parameters at the rate of [`schedule::poly`], the running statistics follow, and the step counter: all or nothing.
+//! 6. [`train`] reports, evaluates ([`eval`]) and saves ([`checkpoint`]) when due.
+//!
+//! # Reading order
+//!
+//! The modules below are listed from top to bottom; one imports only from those above it, which `tests/tidy.rs` checks.
+//! A section of the configuration lives beside its user (`TrainConfig` in [`schedule`]); [`config`] only composes them,
+//! and a module gets its section, never the whole.
+//!
+//! # Invariants
+//!
+//! - **No random generator outlives a step.** Permutations are keyed by (seed, pass), augmentation by (seed, pass,
+//!   sample), dropout by (seed, step, index in the global batch, layer). A resume point is the step number alone.
+//! - **The number of ranks changes nothing but speed.** Loss and gradients are weighted by the global count of labelled
+//!   pixels; a step is the global batch, dealt in rounds of micro-batches, and ranks without one run an empty one.
+//! - **No rank decides alone** on anything around a collective: finite, stop, which checkpoint, which configuration.
+//! - **Nothing sent or written is iterated from a hash map.**
+//! - **A name that exists is complete.** Shards and checkpoints appear by rename after fsync, and vanish by rename first.
+//! - **One rank failing ends all** in bounded time, non-zero, with one message that names the rank and the cause.
+//! - **Padding is never a class**: padded pixels are −1.
 
-#![allow(dead_code, unused_variables, unused_imports)] // SKELETON ONLY: goes when all parts are in
+#![warn(missing_docs)]
 
+// What every module may use.
 pub mod fault;
 pub mod stop;
 
+// Ranks, libtorch, and the record format.
 pub mod comm;
 pub mod shard;
 pub mod torch;
 
+// Pure functions.
 pub mod loss;
 pub mod metrics;
 pub mod schedule;
 
-pub mod checkpoint;
-pub mod data;
+// The parts of a step.
 pub mod model;
 pub mod optim;
-pub mod report;
+
+pub mod data;
 pub mod sync;
 
+// What a run leaves behind.
+pub mod checkpoint;
+pub mod report;
+
+// Verbs.
 pub mod bench;
 pub mod convert;
 pub mod demo_data;
@@ -31,6 +75,6 @@ pub mod predict;
 pub mod train;
 pub mod verify;
 
-pub mod config;
-
+// The program.
 pub mod cli;
+pub mod config;

@@ -129,7 +129,7 @@ fn a_label_map_decides_which_values_there_are() {
     assert_eq!(source.label_map().class(200), Some(4));
     let error = read_error(&with_map("7: ignore\n").unwrap());
     assert!(
-        error.contains("labels/a.png: has the label value 200, which has no entry in") && error.contains("map.yaml")
+        error.contains("labels/a.png: has the label value 200, which has no entry in the label map of") && error.contains("map.yaml")
     );
     let error = with_map("200: 5\n").err().unwrap();
     assert!(error.contains("map.yaml: maps 200 to class 5, but there are only 5 classes"), "{error}");

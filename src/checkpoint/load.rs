@@ -32,6 +32,11 @@ pub struct Loaded {
     pub optimizer: Vec<(String, Tensor)>,
 }
 
+/// Whether the run in `run` has a checkpoint, whatever its condition.
+pub fn exists(run: &Path) -> bool {
+    steps_in(&checkpoints_dir(run)).is_ok_and(|steps| !steps.is_empty())
+}
+
 /// The newest complete and undamaged checkpoint of the run in `run`; none where nothing has been written yet.
 ///
 /// # Errors

@@ -23,11 +23,11 @@ mod state;
 mod tensors;
 
 pub use aside::{set_aside, set_aside_after};
-pub use load::{Found, Loaded, best, load, newest};
+pub use load::{Found, Loaded, best, exists, load, newest};
 pub use lock::{Lock, LockError};
 pub use prune::keep;
 pub use resume::{Disagreement, disagreements};
-pub use save::{Outcome, Saver};
+pub use save::{Copying, Outcome, Saver};
 pub use state::{FileSeal, Score, State};
 
 use schemars::JsonSchema;

@@ -52,7 +52,7 @@ pub fn disagreements(saved: &Value, now: &Value) -> Vec<Disagreement> {
     let keys: std::collections::BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
     let differs = |key: &&String| {
         let (saved, now) = (saved.get(*key).copied(), now.get(*key).copied());
-        let open = *key == KEPT && now.is_none_or(|now| now.is_null() || *now == Value::from(0));
+        let open = *key == KEPT && now.is_none_or(|now| now.is_null() || now.as_f64() == Some(0.0));
         !is_free(key) && !open && !same(saved, now)
     };
     let shown = |value: Option<&Value>| match value {

@@ -1,4 +1,7 @@
-//! Writing checkpoints beside training: a quick copy in the training thread, the rest in one of its own.
+//! Writing checkpoints beside training: copy and writing both in a thread of their own.
+//!
+//! Between two updates nothing changes the tensors, so the copy runs beside the next step's forward and backward
+//! passes, and training stands still only where it reaches the update before the copy is done: see [`Copying`].
 
 use super::tensors::Snapshot;
 use super::{CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, State};
@@ -6,8 +9,10 @@ use super::{checkpoints_dir, disk, prune, step_name};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tch::Tensor;
 
 /// What became of one checkpoint.
@@ -15,11 +20,11 @@ use tch::Tensor;
 pub struct Outcome {
     /// Its step.
     pub step: u64,
-    /// Seconds that training stood still while the tensors were copied.
+    /// Seconds that training stood still for the copy of the tensors.
     pub stopped_s: f64,
     /// Seconds that it stood still before that, for the checkpoint before this one to be finished.
     pub waited_s: f64,
-    /// Seconds from the copy to the finished checkpoint, beside training.
+    /// Seconds of copying and writing, beside training.
     pub write_s: f64,
     /// Bytes of its files.
     pub bytes: u64,
@@ -28,14 +33,20 @@ pub struct Outcome {
     pub error: Option<String>,
 }
 
-/// Writes the checkpoints of one run, one at a time, in a thread of its own. Only rank 0 has one.
+/// Writes the checkpoints of one run, one at a time. Only rank 0 has one.
 pub struct Saver {
     checkpoints: PathBuf,
     config: CheckpointConfig,
     /// Empty while `flight` uses them.
     buffers: Buffers,
-    flight: Option<JoinHandle<(Buffers, Outcome)>>,
+    flight: Option<Flight>,
     done: VecDeque<Outcome>,
+}
+
+/// The checkpoint being written.
+struct Flight {
+    thread: JoinHandle<(Buffers, Outcome)>,
+    stopped: Arc<Stopped>,
 }
 
 /// Model and optimizer, copied.
@@ -43,6 +54,35 @@ pub struct Saver {
 struct Buffers {
     model: Snapshot,
     optimizer: Snapshot,
+}
+
+/// While it lives, the tensors being saved must not change. To drop it waits until they are copied.
+pub struct Copying {
+    copied: mpsc::Receiver<()>,
+    stopped: Arc<Stopped>,
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        let start = Instant::now();
+        // An error means that the copy ended without success, which is an end as well.
+        let _ = self.copied.recv();
+        self.stopped.add(start.elapsed());
+    }
+}
+
+/// Time that training stood still.
+#[derive(Default)]
+struct Stopped(AtomicU64);
+
+impl Stopped {
+    fn add(&self, time: Duration) {
+        self.0.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn seconds(&self) -> f64 {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed)).as_secs_f64()
+    }
 }
 
 impl Saver {
@@ -57,35 +97,33 @@ impl Saver {
         Saver { checkpoints, config: config.clone(), buffers: Buffers::default(), flight: None, done: VecDeque::new() }
     }
 
-    /// Copies the tensors and starts writing; waits first where another checkpoint is still being written.
+    /// Starts a checkpoint; waits first where another is still being written.
     ///
-    /// `state` needs no seals of the files. What comes of it, [`Saver::poll`] and [`Saver::finish`] say.
-    pub fn save(&mut self, state: State, model: &[(String, Tensor)], optimizer: &[(String, Tensor)]) {
+    /// The tensors must not change before what it returns is dropped. `state` needs no seals of the files. What comes
+    /// of it, [`Saver::poll`] and [`Saver::finish`] say.
+    pub fn save(&mut self, state: State, model: &[(String, Tensor)], optimizer: &[(String, Tensor)]) -> Copying {
         let due = Instant::now();
         self.land();
         let waited = due.elapsed();
-        let mut outcome = Outcome {
-            step: state.step,
-            stopped_s: 0.0,
-            waited_s: waited.as_secs_f64(),
-            write_s: 0.0,
-            bytes: 0,
-            error: None,
+        let stopped = Arc::new(Stopped::default());
+        let (done, copied) = mpsc::channel();
+        let work = Work {
+            checkpoints: self.checkpoints.clone(),
+            config: self.config.clone(),
+            state,
+            tensors: [model, optimizer].map(share),
+            done,
         };
-        let copied = self.buffers.model.take(model).and_then(|()| self.buffers.optimizer.take(optimizer));
-        outcome.stopped_s = (due.elapsed() - waited).as_secs_f64();
-        if let Err(error) = copied {
-            outcome.error = Some(error.to_string());
-            return self.done.push_back(outcome);
-        }
         let buffers = std::mem::take(&mut self.buffers);
-        let (checkpoints, config) = (self.checkpoints.clone(), self.config.clone());
-        self.flight = Some(thread::spawn(move || write(&checkpoints, &config, state, buffers, outcome)));
+        let thread = thread::spawn(move || work.run(buffers, waited.as_secs_f64()));
+        self.flight = Some(Flight { thread, stopped: stopped.clone() });
+        stopped.add(due.elapsed() - waited);
+        Copying { copied, stopped }
     }
 
     /// The outcome of a checkpoint whose writing has ended since the last call; never waits.
     pub fn poll(&mut self) -> Option<Outcome> {
-        if self.flight.as_ref().is_some_and(JoinHandle::is_finished) {
+        if self.flight.as_ref().is_some_and(|flight| flight.thread.is_finished()) {
             self.land();
         }
         self.done.pop_front()
@@ -99,38 +137,57 @@ impl Saver {
 
     /// Waits for the writing thread and takes the buffers back.
     fn land(&mut self) {
-        if let Some(flight) = self.flight.take() {
-            let (buffers, outcome) = flight.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        if let Some(Flight { thread, stopped }) = self.flight.take() {
+            let (buffers, outcome) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             self.buffers = buffers;
-            self.done.push_back(outcome);
+            self.done.push_back(Outcome { stopped_s: stopped.seconds(), ..outcome });
         }
     }
 }
 
-fn write(
-    checkpoints: &Path,
-    config: &CheckpointConfig,
-    mut state: State,
-    buffers: Buffers,
-    mut outcome: Outcome,
-) -> (Buffers, Outcome) {
-    let start = Instant::now();
-    let temporary = checkpoints.join(format!(".new-{}", step_name(state.step)));
-    match write_files(checkpoints, &temporary, &mut state, &buffers) {
-        Ok(bytes) => outcome.bytes = bytes,
-        Err(error) => {
-            outcome.error = Some(error.to_string());
+fn share(tensors: &[(String, Tensor)]) -> Vec<(String, Tensor)> {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
+/// One checkpoint to write.
+struct Work {
+    checkpoints: PathBuf,
+    config: CheckpointConfig,
+    state: State,
+    /// Model and optimizer.
+    tensors: [Vec<(String, Tensor)>; 2],
+    /// Told when the tensors are copied.
+    done: mpsc::Sender<()>,
+}
+
+impl Work {
+    fn run(mut self, mut buffers: Buffers, waited_s: f64) -> (Buffers, Outcome) {
+        let start = Instant::now();
+        let [model, optimizer] = std::mem::take(&mut self.tensors);
+        let copied = buffers.model.take(&model).and_then(|()| buffers.optimizer.take(&optimizer));
+        drop((model, optimizer));
+        // Nobody listens any more where training has failed meanwhile.
+        let _ = self.done.send(());
+        let temporary = self.checkpoints.join(format!(".new-{}", step_name(self.state.step)));
+        let written = copied.and_then(|()| write_files(&self.checkpoints, &temporary, &mut self.state, &buffers));
+        match &written {
+            Ok(_) => self.prune(),
             // The disk may be full of it.
-            let _ = disk::remove_dotted(&temporary);
+            Err(_) => _ = disk::remove_dotted(&temporary),
+        }
+        let (bytes, error) = match written {
+            Ok(bytes) => (bytes, None),
+            Err(error) => (0, Some(error.to_string())),
+        };
+        let write_s = start.elapsed().as_secs_f64();
+        (buffers, Outcome { step: self.state.step, stopped_s: 0.0, waited_s, write_s, bytes, error })
+    }
+
+    fn prune(&self) {
+        if let Err(error) = prune::prune(&self.checkpoints, &self.state.scores, &self.config) {
+            log::warn!("an old checkpoint is not removed: {error}");
         }
     }
-    outcome.write_s = start.elapsed().as_secs_f64();
-    if outcome.error.is_none()
-        && let Err(error) = prune::prune(checkpoints, &state.scores, config)
-    {
-        log::warn!("an old checkpoint is not removed: {error}");
-    }
-    (buffers, outcome)
 }
 
 /// Writes all files under the temporary name, then gives them the true one; returns their bytes.
@@ -140,6 +197,10 @@ fn write_files(
     state: &mut State,
     buffers: &Buffers,
 ) -> Result<u64, CheckpointError> {
+    if !checkpoints.exists() {
+        disk::create_dir(checkpoints)?;
+        disk::sync_dir(checkpoints.parent().expect("it was joined to the run's folder"))?;
+    }
     disk::remove_dotted(temporary)?;
     disk::create_dir(temporary)?;
     state.model = disk::write(&temporary.join(MODEL_FILE), &buffers.model.parts())?;

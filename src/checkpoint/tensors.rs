@@ -23,7 +23,7 @@ impl Snapshot {
         let mut end = 0;
         for (name, tensor) in &order {
             let start = end;
-            end += tensor.numel() * tensor.kind().elt_size_in_bytes();
+            end += bytes_of(tensor);
             let dtype =
                 dtype_of(tensor.kind()).ok_or_else(|| failed(name, format!("{:?} cannot be stored", tensor.kind())))?;
             header.insert(name.clone(), json!({"dtype": dtype, "shape": tensor.size(), "data_offsets": [start, end]}));
@@ -34,10 +34,9 @@ impl Snapshot {
         }
         let mut rest = self.data.as_mut_slice();
         for (name, tensor) in order {
-            let numel = tensor.numel();
             let bytes;
-            (bytes, rest) = rest.split_at_mut(numel * tensor.kind().elt_size_in_bytes());
-            tensor.f_copy_data_u8(bytes, numel).map_err(|error| failed(name, error))?;
+            (bytes, rest) = rest.split_at_mut(bytes_of(tensor));
+            tensor.f_copy_data_u8(bytes, tensor.numel()).map_err(|error| failed(name, error))?;
         }
         Ok(())
     }
@@ -71,6 +70,10 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Tensor)>, 
         Ok((name, tensor))
     };
     metadata.offset_keys().into_iter().map(rebuild).collect()
+}
+
+fn bytes_of(tensor: &Tensor) -> usize {
+    tensor.numel() * tensor.kind().elt_size_in_bytes()
 }
 
 fn failed(name: &str, cause: impl ToString) -> CheckpointError {

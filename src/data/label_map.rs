@@ -1,7 +1,10 @@
 //! From the values that label maps store to the classes that a network learns.
 
+use super::source::DataError;
 use serde_yaml::Value;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// The class of pixels that neither the loss nor the metrics count.
 pub const IGNORED: i64 = -1;
@@ -57,6 +60,13 @@ impl LabelMap {
             map.insert(raw, class);
         }
         Ok(LabelMap::from_entries(&map))
+    }
+
+    /// Reads a label map file; returns its path with it, for messages.
+    pub fn load(file: &Path) -> Result<(PathBuf, LabelMap), DataError> {
+        let text = fs::read_to_string(file).map_err(|error| DataError::Read(file.into(), error))?;
+        let map = LabelMap::parse(&text).map_err(|error| DataError::LabelMap(file.into(), error))?;
+        Ok((file.into(), map))
     }
 
     /// The map with these entries: raw value → class, None for ignored.

@@ -1,6 +1,6 @@
 //! Lists of image and label files: odgt lists, and pairs of folders.
 
-use super::decode;
+use super::decode::{self, DecodeError};
 use super::source::DataError;
 use crate::shard::MAX_PIXELS;
 use flate2::read::MultiGzDecoder;
@@ -21,6 +21,28 @@ pub struct Pair {
     pub label: PathBuf,
     /// (width, height): the list's word in an odgt list, the header's in folders.
     pub size: (u32, u32),
+}
+
+impl Pair {
+    /// Decodes the image's bytes to RGB and checks its size against the list's.
+    pub fn decode_image(&self, bytes: &[u8], rgb: &mut Vec<u8>) -> Result<(), DataError> {
+        let size = decode::image(bytes, rgb);
+        self.check(&self.image, size, "the list")
+    }
+
+    /// Decodes the label map's bytes and checks its size against the image's.
+    pub fn decode_label(&self, bytes: &[u8], values: &mut Vec<u8>) -> Result<(), DataError> {
+        let size = decode::label(bytes, values);
+        self.check(&self.label, size, "its image")
+    }
+
+    fn check(&self, file: &Path, size: Result<(u32, u32), DecodeError>, told_by: &str) -> Result<(), DataError> {
+        let found = size.map_err(|error| DataError::Decode(file.display().to_string(), error))?;
+        if found == self.size {
+            return Ok(());
+        }
+        Err(DataError::size(file.display(), found, told_by, self.size))
+    }
 }
 
 /// Pairs in their order, and what identifies them.
@@ -93,7 +115,7 @@ fn measure(image: PathBuf, label: PathBuf, name: String) -> Result<Pair, DataErr
         return Err(DataError::NoLabel { image, label });
     }
     let file = File::open(&image).map_err(|error| DataError::Read(image.clone(), error))?;
-    let size = decode::size(BufReader::new(file)).map_err(|error| DataError::Decode(image.clone(), error))?;
+    let size = decode::size(BufReader::new(file)).map_err(|error| DataError::Decode(image.display().to_string(), error))?;
     Ok(Pair { name, image, label, size })
 }
 

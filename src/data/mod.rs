@@ -8,6 +8,7 @@ pub mod layout;
 pub mod list;
 pub mod loader;
 pub mod order;
+pub mod random;
 pub mod resize;
 pub mod source;
 

@@ -3,8 +3,10 @@
 use super::decode::{self, DecodeError};
 use super::label_map::{LabelMap, LabelMapError};
 use super::list::{self, List, Pair};
-use super::{DatasetConfig, OnCorrupt};
+use super::{DatasetConfig, Io};
+use crate::shard::{Access, Fault, INDEX_FILE, Set, Shard, ShardError};
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -33,12 +35,12 @@ pub enum DataError {
         label: PathBuf,
     },
     /// Not an image, or not a label map, or damaged.
-    #[error("{file}: {1}", file = .0.display())]
-    Decode(PathBuf, DecodeError),
+    #[error("{0}: {1}")]
+    Decode(String, DecodeError),
     /// Two sources disagree on a size.
-    #[error("{}: is {found_width} x {found_height} pixels, but {told_by} says {width} x {height}", .file.display())]
+    #[error("{file}: is {found_width} x {found_height} pixels, but {told_by} says {width} x {height}")]
     #[allow(missing_docs)]
-    Size { file: PathBuf, found_width: u32, found_height: u32, told_by: String, width: u32, height: u32 },
+    Size { file: String, found_width: u32, found_height: u32, told_by: String, width: u32, height: u32 },
     /// A label that is no class.
     #[error("{file}: has the label value {value}, which {rule}")]
     #[allow(missing_docs)]
@@ -46,6 +48,12 @@ pub enum DataError {
     /// The label map file is wrong.
     #[error("{file}: {1}", file = .0.display())]
     LabelMap(PathBuf, LabelMapError),
+    /// A shard or index.json is wrong.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A layout that does not exist.
+    #[error("there is no layout '{0}'; there are {1}")]
+    Layout(String, String),
     /// A form of list that does not exist.
     #[error(
         "{0}: is neither an odgt list (.odgt, .odgt.gz), nor a folder of shards (with index.json), nor IMAGES:LABELS"
@@ -66,9 +74,28 @@ pub struct Sample {
     pub label: Vec<u8>,
 }
 
+impl DataError {
+    /// The size found in `file` is not the one told.
+    pub fn size(file: impl Display, found: (u32, u32), told_by: &str, told: (u32, u32)) -> DataError {
+        let ((found_width, found_height), (width, height)) = (found, told);
+        DataError::Size { file: file.to_string(), found_width, found_height, told_by: told_by.into(), width, height }
+    }
+
+    /// Whether another sample may be read in place of this one (DATASET.on_corrupt): its own bytes are damaged.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            DataError::Decode(..) => true,
+            DataError::Shard(error) => {
+                matches!(error.fault, Fault::RecordCrc { .. } | Fault::Truncated { .. } | Fault::LabelFrame { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Labelled samples, opened and checked; shared by all loader threads.
 pub struct Source {
-    pairs: Vec<Pair>,
+    store: Store,
     sizes: Vec<(u32, u32)>,
     id: String,
     label_map: LabelMap,
@@ -76,9 +103,14 @@ pub struct Source {
     rule: String,
 }
 
+enum Store {
+    Files(Vec<Pair>),
+    Shards(Set),
+}
+
 thread_local! {
-    /// The bytes of the file that this thread reads, kept to save an allocation a sample.
-    static FILE_BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// The bytes of the file or record that this thread reads, kept to save an allocation a sample.
+    static BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Source {
@@ -86,16 +118,35 @@ impl Source {
     pub fn open(config: &DatasetConfig, list: &str) -> Result<Source, DataError> {
         let root = Path::new(&config.root_dataset);
         let path = Path::new(list);
-        let List { pairs, id } = if list.ends_with(".odgt") || list.ends_with(".odgt.gz") {
-            list::odgt(path, root)?
+        if list.ends_with(".odgt") || list.ends_with(".odgt.gz") {
+            Source::files(config, list::odgt(path, root)?)
+        } else if path.is_dir() {
+            Source::shards(config, path)
         } else if let Some((images, labels)) = list.split_once(':') {
-            list::folders(&root.join(images), &root.join(labels))?
+            Source::files(config, list::folders(&root.join(images), &root.join(labels))?)
         } else {
-            return Err(DataError::Form(list.into()));
+            Err(DataError::Form(list.into()))
+        }
+    }
+
+    fn files(config: &DatasetConfig, list: List) -> Result<Source, DataError> {
+        let (label_map, rule) = label_map(config, None)?;
+        let sizes = list.pairs.iter().map(|pair| pair.size).collect();
+        Ok(Source { store: Store::Files(list.pairs), sizes, id: list.id, label_map, rule })
+    }
+
+    fn shards(config: &DatasetConfig, dir: &Path) -> Result<Source, DataError> {
+        let access = match config.io {
+            Io::Auto => Access::Auto,
+            Io::Mmap => Access::Mmap,
+            Io::Pread => Access::Pread,
         };
-        let (label_map, rule) = label_map(config)?;
-        let sizes = pairs.iter().map(|pair| pair.size).collect();
-        Ok(Source { pairs, sizes, id, label_map, rule })
+        let set = Set::open(dir, access)?;
+        let stored = set.index.label_map().map(|entries| (dir.join(INDEX_FILE), LabelMap::from_entries(&entries)));
+        let (label_map, rule) = label_map(config, stored)?;
+        let sizes = set.entries().map(|entry| (entry.width, entry.height)).collect();
+        let id = set.index.dataset_id().to_string();
+        Ok(Source { store: Store::Shards(set), sizes, id, label_map, rule })
     }
 
     /// Number of samples.
@@ -113,9 +164,15 @@ impl Source {
         &self.sizes
     }
 
-    /// The sample's name, as messages give it.
+    /// The sample's name: of an image file, its path as the list gives it.
     pub fn name(&self, index: usize) -> &str {
-        &self.pairs[index].name
+        match &self.store {
+            Store::Files(pairs) => &pairs[index].name,
+            Store::Shards(set) => {
+                let (shard, record) = set.locate(index);
+                &shard.entries()[record].name
+            }
+        }
     }
 
     /// Identifies the set: equal sets have equal ids. Shards: the id of index.json; lists: a hash of the list.
@@ -130,68 +187,89 @@ impl Source {
 
     /// Class names, where the set knows them.
     pub fn class_names(&self) -> Option<&[String]> {
-        None
+        match &self.store {
+            Store::Files(_) => None,
+            Store::Shards(set) => set.index.classes.as_deref(),
+        }
     }
 
     /// Colours of the classes, where the set knows them.
     pub fn palette(&self) -> Option<&[[u8; 3]]> {
-        None
+        match &self.store {
+            Store::Files(_) => None,
+            Store::Shards(set) => set.index.palette.as_deref(),
+        }
     }
 
     /// Reads and decodes a sample into reused memory.
     pub fn read(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
         self.read_image(index, sample)?;
-        let pair = &self.pairs[index];
-        let size = with_bytes(&pair.label, |bytes| decode::label(bytes, &mut sample.label))?;
-        check_size(&pair.label, size, "its image", (sample.width, sample.height))?;
-        self.check_values(&pair.label.display(), &sample.label)
+        match &self.store {
+            Store::Files(pairs) => {
+                let pair = &pairs[index];
+                with_file(&pair.label, |bytes| pair.decode_label(bytes, &mut sample.label))?;
+            }
+            Store::Shards(set) => {
+                let (shard, record) = set.locate(index);
+                BYTES.with_borrow_mut(|scratch| shard.label(record, scratch, &mut sample.label))?;
+            }
+        }
+        let Some(value) = self.label_map.first_unmapped(&sample.label) else { return Ok(()) };
+        let file = match &self.store {
+            Store::Files(pairs) => pairs[index].label.display().to_string(),
+            Store::Shards(set) => {
+                let (shard, record) = set.locate(index);
+                record_place(shard, record)
+            }
+        };
+        Err(DataError::LabelValue { file, value, rule: self.rule.clone() })
     }
 
     /// Reads the image alone (label untouched).
     pub fn read_image(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
-        let pair = &self.pairs[index];
-        let size = with_bytes(&pair.image, |bytes| decode::image(bytes, &mut sample.image))?;
-        check_size(&pair.image, size, "the list", pair.size)?;
-        (sample.width, sample.height) = size;
-        Ok(())
-    }
-
-    fn check_values(&self, file: &dyn std::fmt::Display, label: &[u8]) -> Result<(), DataError> {
-        match self.label_map.first_unmapped(label) {
-            None => Ok(()),
-            Some(value) => Err(DataError::LabelValue { file: file.to_string(), value, rule: self.rule.clone() }),
+        (sample.width, sample.height) = self.sizes[index];
+        match &self.store {
+            Store::Files(pairs) => {
+                let pair = &pairs[index];
+                with_file(&pair.image, |bytes| pair.decode_image(bytes, &mut sample.image))
+            }
+            Store::Shards(set) => {
+                let (shard, record) = set.locate(index);
+                BYTES.with_borrow_mut(|scratch| {
+                    let size = decode::image(shard.image(record, scratch)?, &mut sample.image)
+                        .map_err(|error| DataError::Decode(record_place(shard, record), error))?;
+                    if size != self.sizes[index] {
+                        return Err(DataError::size(record_place(shard, record), size, "its entry", self.sizes[index]));
+                    }
+                    Ok(())
+                })
+            }
         }
     }
 }
 
-/// The map that applies, and what to say of values that it lacks.
-fn label_map(config: &DatasetConfig) -> Result<(LabelMap, String), DataError> {
-    if config.label_map.is_empty() {
-        let rule = format!("is above the number of classes, {} (DATASET.num_class)", config.num_class);
-        return Ok((LabelMap::reference(config.num_class), rule));
-    }
-    let file = PathBuf::from(&config.label_map);
-    let text = std::fs::read_to_string(&file).map_err(|error| DataError::Read(file.clone(), error))?;
-    let wrong = |error| DataError::LabelMap(file.clone(), error);
-    let map = LabelMap::parse(&text).map_err(wrong)?;
-    map.check(config.num_class).map_err(wrong)?;
-    Ok((map, format!("has no entry in {}", file.display())))
+fn record_place(shard: &Shard, record: usize) -> String {
+    format!("{}: record {}", shard.path().display(), shard.entries()[record].name)
 }
 
-/// Reads a file and decodes its bytes.
-fn with_bytes<T>(path: &Path, decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>) -> Result<T, DataError> {
-    FILE_BYTES.with_borrow_mut(|bytes| {
+/// The map that applies, and what to say of values that it lacks: DATASET.label_map, else the one stored with the
+/// shards, else the reference's rule.
+fn label_map(config: &DatasetConfig, stored: Option<(PathBuf, LabelMap)>) -> Result<(LabelMap, String), DataError> {
+    let named = if config.label_map.is_empty() { stored } else { Some(LabelMap::load(Path::new(&config.label_map))?) };
+    let Some((file, map)) = named else {
+        let rule = format!("is above the number of classes, {} (DATASET.num_class)", config.num_class);
+        return Ok((LabelMap::reference(config.num_class), rule));
+    };
+    map.check(config.num_class).map_err(|error| DataError::LabelMap(file.clone(), error))?;
+    Ok((map, format!("has no entry in the label map of {}", file.display())))
+}
+
+/// Reads a file into this thread's buffer for `decode`.
+fn with_file(path: &Path, decode: impl FnOnce(&[u8]) -> Result<(), DataError>) -> Result<(), DataError> {
+    BYTES.with_borrow_mut(|bytes| {
         bytes.clear();
         let read = File::open(path).and_then(|mut file| file.read_to_end(bytes));
         read.map_err(|error| DataError::Read(path.into(), error))?;
-        decode(bytes).map_err(|error| DataError::Decode(path.into(), error))
+        decode(bytes)
     })
-}
-
-fn check_size(file: &Path, found: (u32, u32), told_by: &str, told: (u32, u32)) -> Result<(), DataError> {
-    if found == told {
-        return Ok(());
-    }
-    let ((found_width, found_height), (width, height)) = (found, told);
-    Err(DataError::Size { file: file.into(), found_width, found_height, told_by: told_by.into(), width, height })
 }

@@ -3,7 +3,7 @@
 use super::path::Path;
 use super::{BnRunning, Pass, dropout};
 use std::cell::{Cell, RefCell};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What a tensor is to the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,11 @@ impl Run<'_> {
     }
 }
 
+/// Bilinear, corners not aligned; `size`: height and width.
+pub(super) fn resize(x: &Tensor, size: &[i64]) -> Tensor {
+    x.upsample_bilinear2d(size, false, None, None)
+}
+
 /// What a convolution is made of; its padding keeps the size at stride 1.
 #[derive(Clone, Copy)]
 pub(super) struct ConvShape {
@@ -104,7 +109,11 @@ pub(super) struct Conv2d {
 impl Conv2d {
     /// Without bias, as before a batch norm.
     pub fn new(path: &Path, shape: ConvShape) -> Self {
-        let weight = path.initial.conv_weight(Self::weight_shape(shape), shape.groups);
+        let size = Self::weight_shape(shape);
+        let weight = match path.builder.borrow().draw {
+            true => path.initial.conv_weight(size, shape.groups),
+            false => Tensor::zeros(size, (Kind::Float, Device::Cpu)),
+        };
         Conv2d { weight: path.parameter("weight", weight, Role::Weight), bias: None, shape }
     }
 
@@ -163,8 +172,8 @@ pub struct BatchNorm2d {
 
 impl BatchNorm2d {
     fn new(path: &Path, channels: i64, momentum: f64) -> Self {
-        let zeros = || Tensor::zeros([channels], (Kind::Float, tch::Device::Cpu));
-        let ones = || Tensor::ones([channels], (Kind::Float, tch::Device::Cpu));
+        let zeros = || Tensor::zeros([channels], (Kind::Float, Device::Cpu));
+        let ones = || Tensor::ones([channels], (Kind::Float, Device::Cpu));
         let weight = path.parameter("weight", ones(), Role::NoDecay);
         let bias = path.parameter("bias", path.initial.norm_bias(channels), Role::NoDecay);
         let running_mean = path.buffer("running_mean", zeros());
@@ -285,5 +294,12 @@ impl ConvNorm {
 
     pub fn forward_relu(&self, x: &Tensor, run: &Run) -> Tensor {
         self.forward(x, run).relu_()
+    }
+
+    /// Of a 1 × 1 convolution, what [`ConvNorm::forward_relu`] of `x` resized to `size` is: the convolution and the
+    /// resizing are linear in different dimensions, so the cheaper order, convolution first, gives the same.
+    pub fn forward_resized_relu(&self, x: &Tensor, size: &[i64], run: &Run) -> Tensor {
+        let y = resize(&self.conv.forward(x, run), size);
+        run.norms[self.norm].forward(&y, run.pass).relu_()
     }
 }

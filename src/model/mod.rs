@@ -11,7 +11,7 @@ mod path;
 
 use decoder::Decoder;
 use encoder::Encoder;
-use layers::{BatchNorm2d, Run};
+use layers::{BatchNorm2d, Run, Store};
 use path::{Builder, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ pub struct Logits {
 /// An encoder and a decoder with their parameters and buffers.
 pub struct Network {
     /// Every parameter and buffer, in the order of the reference's state dict, `encoder.` first.
-    pub store: layers::Store,
+    pub store: Store,
     encoder: Encoder,
     decoder: Decoder,
     norms: Vec<BatchNorm2d>,
@@ -180,16 +180,25 @@ pub struct Network {
 impl Network {
     /// Builds the network with the reference's initial values drawn from `seed`.
     pub fn build(config: &ModelConfig, num_class: usize, device: Device, seed: u64) -> Result<Network, ModelError> {
+        let _drawing = init::seed(seed);
+        Network::assemble(config, num_class, device, true)
+    }
+
+    /// The same, in less time, with convolution weights of zero: for a caller who fills in every value.
+    pub fn blank(config: &ModelConfig, num_class: usize, device: Device) -> Result<Network, ModelError> {
+        Network::assemble(config, num_class, device, false)
+    }
+
+    fn assemble(config: &ModelConfig, num_class: usize, device: Device, draw: bool) -> Result<Network, ModelError> {
         let (encoder, decoder) = architectures(config)?;
-        let builder = Builder { store: Default::default(), norms: Vec::new(), device, momentum: config.bn_momentum };
+        let builder =
+            Builder { store: Store::default(), norms: Vec::new(), device, draw, momentum: config.bn_momentum };
         let builder = RefCell::new(builder);
-        let drawing = init::seed(seed);
         let path = Path::new(&builder, "encoder", encoder.initial());
         let widths = encoder.widths();
         let encoder = Encoder::new(&path, &encoder);
         let path = Path::new(&builder, "decoder", init::Initial::Kaiming);
         let decoder = Decoder::new(&path, &decoder, &widths, num_class as i64);
-        drop(drawing);
         let Builder { store, norms, .. } = builder.into_inner();
         Ok(Network { store, encoder, decoder, norms })
     }

@@ -12,6 +12,8 @@ pub(super) struct Builder {
     pub store: Store,
     pub norms: Vec<BatchNorm2d>,
     pub device: Device,
+    /// Whether weights get first values; otherwise they are zero, for a caller who has others.
+    pub draw: bool,
     /// MODEL.bn_momentum: replaces every layer's own.
     pub momentum: Option<f64>,
 }
@@ -53,5 +55,13 @@ impl<'a, Name: Display> Div<Name> for &Path<'a> {
 
     fn div(self, name: Name) -> Path<'a> {
         Path { builder: self.builder, initial: self.initial, name: format!("{}.{name}", self.name) }
+    }
+}
+
+impl<'a, Name: Display> Div<Name> for Path<'a> {
+    type Output = Path<'a>;
+
+    fn div(self, name: Name) -> Path<'a> {
+        &self / name
     }
 }

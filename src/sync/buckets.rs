@@ -1,8 +1,18 @@
-//! Gradients as views of flat buckets that are summed over ranks while backward goes on.
+//! Gradients in flat buckets that are summed over ranks while backward goes on.
+//!
+//! A hook on every parameter moves its gradient into the flat memory as soon as backward has finished it. When all
+//! parameters of a bucket have theirs, the bucket goes to the communication thread, in the order of the buckets on
+//! every rank, whatever the order in which they fill. With one rank there is no thread and nothing is sent.
 
-use super::DistConfig;
+use super::transfer::{Transfer, squared_norm};
+use super::{DistConfig, Wire};
 use crate::comm::{Comm, CommError};
-use std::sync::Arc;
+use crate::optim::{Flat, Slot};
+use crate::torch::{TorchError, autograd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Instant;
 use tch::Tensor;
 
 /// What the sums say once the last bucket has arrived.
@@ -14,25 +24,182 @@ pub struct Reduced {
     pub waited_s: f64,
 }
 
-/// Sums the gradients of a list of parameters over ranks.
-pub struct Reducer {}
+/// Sums the gradients of a network over ranks.
+pub struct Reducer {
+    slots: Vec<(Tensor, Tensor)>,
+    buckets: Vec<Tensor>,
+    progress: Arc<Mutex<Progress>>,
+    worker: Option<Worker>,
+}
+
+/// Which gradients and buckets of a step are done; shared with the hooks.
+struct Progress {
+    /// Slots whose gradient has arrived since `zero`.
+    arrived: Vec<bool>,
+    /// Parameters still missing in each bucket in the backward that is armed.
+    missing: Vec<usize>,
+    /// How many parameters each bucket has.
+    members: Vec<usize>,
+    armed: bool,
+    /// The next bucket to send; 0 between steps.
+    next: usize,
+    send: Option<Sender<usize>>,
+}
+
+/// The communication thread: takes bucket numbers, gives back each bucket's squared norm.
+struct Worker {
+    thread: JoinHandle<()>,
+    done: Receiver<Result<f64, CommError>>,
+    rank: usize,
+}
 
 impl Reducer {
-    /// Makes every parameter's gradient a view of a bucket and starts the communication thread.
-    /// `parameters`: in the order of the network; buckets go in reverse order.
-    pub fn new(parameters: &[Tensor], comm: Arc<dyn Comm>, config: &DistConfig) -> Result<Reducer, CommError> {
-        todo!()
+    /// Puts a hook on every parameter of `flat` and starts the communication thread, if there is more than one rank.
+    ///
+    /// `comm` must be used by nothing else. From here on gradients are found in `flat.gradients` alone; the
+    /// parameters' own `.grad()` stays undefined.
+    pub fn new(flat: &Flat, comm: Arc<dyn Comm>, config: &DistConfig) -> Result<Reducer, TorchError> {
+        let bucket = |range: &std::ops::Range<i64>| flat.gradients.narrow(0, range.start, range.end - range.start);
+        let buckets: Vec<Tensor> = flat.buckets.iter().map(bucket).collect();
+        let mut members = vec![0; buckets.len()];
+        flat.slots.iter().for_each(|slot| members[slot.bucket] += 1);
+        let (worker, send) = Worker::start(&buckets, comm, config.wire).unzip();
+        let progress = Arc::new(Mutex::new(Progress {
+            arrived: vec![false; flat.slots.len()],
+            missing: members.clone(),
+            members,
+            armed: false,
+            next: 0,
+            send,
+        }));
+        for (index, slot) in flat.slots.iter().enumerate() {
+            collect(index, slot, &flat.gradients, progress.clone())?;
+        }
+        let slots = flat.slots.iter().map(|slot| (slot.parameter.shallow_clone(), slot.view(&flat.gradients)));
+        Ok(Reducer { slots: slots.collect(), buckets, progress, worker })
     }
-    /// Zeroes all gradients. Call before the first backward of a step.
+
+    /// Starts a step: the first gradient of each parameter replaces the old one, further ones are added to it.
     pub fn zero(&mut self) {
-        todo!()
+        let mut progress = lock(&self.progress);
+        progress.arrived.fill(false);
+        progress.armed = false;
     }
+
     /// From now on buckets are sent as they fill. Call before the last backward of a step.
     pub fn arm(&mut self) {
-        todo!()
+        let mut progress = lock(&self.progress);
+        progress.missing = progress.members.clone();
+        progress.armed = true;
     }
+
     /// Sends what backward did not fill, and waits until every gradient holds the sum over ranks.
+    ///
+    /// A parameter without a gradient in this step counts as 0.
     pub fn wait(&mut self) -> Result<Reduced, CommError> {
-        todo!()
+        let start = Instant::now();
+        let mut progress = lock(&self.progress);
+        for ((_, gradient), arrived) in self.slots.iter_mut().zip(&progress.arrived) {
+            if !arrived {
+                let _ = gradient.zero_();
+            }
+        }
+        progress.send_up_to(self.buckets.len());
+        progress.armed = false;
+        drop(progress);
+        let squares: Result<Vec<f64>, CommError> = match &self.worker {
+            None => Ok(self.buckets.iter_mut().map(squared_norm).collect()),
+            Some(worker) => self.buckets.iter().map(|_| worker.next()).collect(),
+        };
+        let squares = squares?;
+        lock(&self.progress).next = 0;
+        Ok(Reduced { squared_norm: squares.iter().sum(), waited_s: start.elapsed().as_secs_f64() })
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        for (parameter, _) in &self.slots {
+            if let Err(error) = autograd::clear_hook(parameter) {
+                log::error!("a gradient hook could not be removed: {error}");
+            }
+        }
+        let mut progress = lock(&self.progress);
+        progress.send = None;
+        // Between steps the thread is idle and ends at once, and with it its communicator. In a step that failed it
+        // may wait for ranks that never come.
+        if let Some(worker) = self.worker.take().filter(|_| progress.next == 0)
+            && worker.thread.join().is_err()
+        {
+            log::error!("the communication thread has panicked");
+        }
+    }
+}
+
+/// Moves every gradient of `slot` into its place.
+fn collect(index: usize, slot: &Slot, gradients: &Tensor, progress: Arc<Mutex<Progress>>) -> Result<(), TorchError> {
+    let (bucket, mut place) = (slot.bucket, slot.view(gradients));
+    autograd::on_gradient(&slot.parameter, move |gradient| {
+        let first = !std::mem::replace(&mut lock(&progress).arrived[index], true);
+        let copied = if first { place.f_copy_(&gradient) } else { place.f_add_(&gradient).map(drop) };
+        copied.map_err(|error| error.to_string())?;
+        lock(&progress).filled(bucket);
+        Ok(())
+    })
+}
+
+impl Progress {
+    /// One more parameter of `bucket` has its gradient.
+    fn filled(&mut self, bucket: usize) {
+        if !self.armed {
+            return;
+        }
+        self.missing[bucket] = self.missing[bucket].saturating_sub(1);
+        let ready = self.missing[self.next..].iter().take_while(|missing| **missing == 0).count();
+        self.send_up_to(self.next + ready);
+    }
+
+    fn send_up_to(&mut self, end: usize) {
+        while self.next < end {
+            if let Some(send) = &self.send {
+                // A thread that is gone is found out by `wait`.
+                let _ = send.send(self.next);
+            }
+            self.next += 1;
+        }
+    }
+}
+
+fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().expect("nothing panics while it holds this lock")
+}
+
+impl Worker {
+    fn start(buckets: &[Tensor], comm: Arc<dyn Comm>, wire: Wire) -> Option<(Worker, Sender<usize>)> {
+        if comm.size() == 1 {
+            return None;
+        }
+        let rank = comm.rank();
+        let (send, receive) = channel::<usize>();
+        let (report, done) = channel();
+        let mut transfers: Vec<Transfer> = buckets.iter().map(|bucket| Transfer::new(bucket, wire)).collect();
+        let work = move || {
+            for bucket in receive {
+                let result = tch::no_grad(|| transfers[bucket].sum(comm.as_ref()));
+                if report.send(result).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("segdist-buckets".into()).spawn(work);
+        let thread = thread.expect("the system starts a thread at start-up");
+        Some((Worker { thread, done, rank }, send))
+    }
+
+    fn next(&self) -> Result<f64, CommError> {
+        self.done.recv().unwrap_or_else(|_| {
+            let cause = "the communication thread has panicked".into();
+            Err(CommError::Failed { call: "gradient sum", rank: self.rank, cause })
+        })
     }
 }

@@ -4,6 +4,7 @@ pub mod agreement;
 pub mod batch_norm;
 pub mod buckets;
 pub mod replicas;
+mod transfer;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

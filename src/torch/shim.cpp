@@ -1,1 +1,167 @@
-// What libtorch has and tch hides.
+// What libtorch has and tch hides, as plain C functions over at::Tensor pointers.
+//
+// Every function returns nullptr, or a message that the caller frees with free(). No C++ exception leaves this file
+// towards Rust, and a Rust callback reports failure by returning such a message, which goes on as c10::Error.
+
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/native_batch_norm_backward.h>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/function_hook.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/variable.h>
+#include <vector>
+
+namespace {
+
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
+
+template <typename Body> char *guarded(Body body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error &error) {
+    return strdup(error.what_without_backtrace());
+  } catch (const std::exception &error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("unknown C++ exception");
+  }
+}
+
+void raise_if(char *message) {
+  if (message == nullptr) return;
+  std::string text(message);
+  free(message);
+  TORCH_CHECK(false, text);
+}
+
+// A boxed Rust closure: `call` may run it, `drop` frees it. `call` takes `count` gradients it owns afterwards and
+// leaves as many new ones in `results` as the node has inputs.
+struct Closure {
+  void *context;
+  char *(*call)(void *context, at::Tensor *gradient, at::Tensor **results, size_t count);
+  void (*drop)(void *context);
+
+  void release() {
+    if (context != nullptr) drop(context);
+    context = nullptr;
+  }
+};
+
+struct GradientHook : torch::autograd::PostAccumulateGradHook {
+  Closure closure;
+  explicit GradientHook(Closure closure) : closure(closure) {}
+  ~GradientHook() override { closure.release(); }
+  void operator()(const Variable &variable) override {
+    auto *gradient = new at::Tensor(std::move(variable.mutable_grad()));
+    variable.mutable_grad().reset();
+    raise_if(closure.call(closure.context, gradient, nullptr, 0));
+  }
+};
+
+struct ClosureNode : torch::autograd::Node {
+  Closure closure;
+  explicit ClosureNode(Closure closure) : closure(closure) {}
+  ~ClosureNode() override { closure.release(); }
+  void release_variables() override { closure.release(); }
+  std::string name() const override { return "SegdistBackward"; }
+
+  variable_list apply(variable_list &&gradients) override {
+    TORCH_CHECK(closure.context != nullptr, "backward runs a second time through a graph already freed");
+    at::Tensor gradient = gradients[0].defined() ? std::move(gradients[0]) : input_metadata(0).zeros_like();
+    std::vector<at::Tensor *> results(num_outputs(), nullptr);
+    raise_if(closure.call(closure.context, new at::Tensor(std::move(gradient)), results.data(), results.size()));
+    variable_list owned;
+    for (at::Tensor *result : results) {
+      owned.emplace_back(result == nullptr ? at::Tensor() : std::move(*result));
+      delete result;
+    }
+    return owned;
+  }
+};
+
+std::vector<at::Tensor> list(at::Tensor **tensors, size_t count) {
+  std::vector<at::Tensor> result;
+  for (size_t i = 0; i < count; ++i) result.push_back(*tensors[i]);
+  return result;
+}
+
+} // namespace
+
+extern "C" {
+
+char *segdist_on_gradient(at::Tensor *parameter, Closure closure) {
+  auto hook = std::make_unique<GradientHook>(closure);
+  return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*parameter, std::move(hook)); });
+}
+
+char *segdist_clear_hook(at::Tensor *parameter) {
+  return guarded([&] { torch::autograd::impl::set_post_acc_grad_hooks(*parameter, nullptr); });
+}
+
+char *segdist_attach_backward(at::Tensor *output, at::Tensor **inputs, size_t count, Closure closure) {
+  std::shared_ptr<ClosureNode> node(new ClosureNode(closure), torch::autograd::deleteNode);
+  return guarded([&] {
+    auto from = list(inputs, count);
+    if (!torch::autograd::compute_requires_grad(from)) return;
+    node->set_next_edges(torch::autograd::collect_next_edges(from));
+    torch::autograd::set_history(*output, node);
+  });
+}
+
+char *segdist_sgd(at::Tensor **parameters, at::Tensor **gradients, at::Tensor **momenta, size_t count, double lr,
+                  double momentum, double decay) {
+  return guarded([&] {
+    at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, count), decay, momentum, lr,
+                    /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/false);
+  });
+}
+
+char *segdist_adamw(at::Tensor **parameters, at::Tensor **gradients, at::Tensor **means, at::Tensor **squares,
+                    size_t count, double step, double lr, double beta1, double beta2, double eps, double decay) {
+  return guarded([&] {
+    auto moved = list(parameters, count);
+    std::vector<at::Tensor> steps;
+    for (const auto &parameter : moved)
+      steps.push_back(at::full({}, step, parameter.options().dtype(at::kFloat)));
+    at::_fused_adamw_(moved, list(gradients, count), list(means, count), list(squares, count), {}, steps, lr, beta1,
+                      beta2, decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+  });
+}
+
+// Σ dy and Σ dy·(x − mean)·invstd per channel, one pass over both: evaluation-mode batch norm's parameter gradients.
+char *segdist_batch_norm_sums(at::Tensor *gradient, at::Tensor *input, at::Tensor *weight, at::Tensor *mean,
+                              at::Tensor *variance, double eps, at::Tensor **sum_dy, at::Tensor **sum_dy_xhat) {
+  return guarded([&] {
+    auto [dx, dw, db] = at::native_batch_norm_backward(*gradient, *input, *weight, *mean, *variance, {}, {},
+                                                       /*train=*/false, eps, {false, true, true});
+    *sum_dy_xhat = new at::Tensor(dw);
+    *sum_dy = new at::Tensor(db);
+  });
+}
+
+// Turns autocast to `kind` (c10::ScalarType) on for `cuda` or the CPU; leave with segdist_autocast_exit.
+char *segdist_autocast_enter(int cuda, int kind) {
+  return guarded([&] {
+    auto device = cuda ? at::kCUDA : at::kCPU;
+    at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(kind));
+    at::autocast::set_autocast_enabled(device, true);
+    at::autocast::increment_nesting();
+  });
+}
+
+char *segdist_autocast_exit(int cuda) {
+  return guarded([&] {
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(cuda ? at::kCUDA : at::kCPU, false);
+  });
+}
+
+} // extern "C"

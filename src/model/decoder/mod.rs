@@ -2,19 +2,29 @@
 
 mod c1;
 mod ppm;
+mod upernet;
 
-use super::layers::{Conv2d, ConvNorm, ConvShape, Run};
+use super::layers::{Conv2d, ConvNorm, ConvShape, Run, resize};
 use super::path::Path;
 use super::{Logits, ModelError};
 use c1::C1;
 use ppm::Ppm;
 use tch::Tensor;
+use upernet::UperNet;
 
 /// The decoders of the reference, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Architecture {
-    C1 { deep: bool },
-    Ppm { deep: bool },
+    C1 {
+        deep: bool,
+    },
+    Ppm {
+        deep: bool,
+    },
+    /// `width`: channels of its feature pyramid.
+    UperNet {
+        width: i64,
+    },
 }
 
 /// Every name MODEL.arch_decoder may have.
@@ -28,6 +38,8 @@ impl Architecture {
             "c1_deepsup" => Ok(Architecture::C1 { deep: true }),
             "ppm" => Ok(Architecture::Ppm { deep: false }),
             "ppm_deepsup" => Ok(Architecture::Ppm { deep: true }),
+            "upernet" => Ok(Architecture::UperNet { width: 512 }),
+            "upernet_lite" => Ok(Architecture::UperNet { width: 256 }),
             _ => Err(ModelError::unknown("MODEL.arch_decoder", name, &NAMES)),
         }
     }
@@ -36,17 +48,24 @@ impl Architecture {
     pub fn deep_supervision(&self) -> bool {
         match self {
             Architecture::C1 { deep } | Architecture::Ppm { deep } => *deep,
+            Architecture::UperNet { .. } => false,
         }
     }
 
     /// How many feature maps it takes at least.
     pub fn maps(&self) -> usize {
-        if self.deep_supervision() { 2 } else { 1 }
+        match self {
+            Architecture::UperNet { .. } => 4,
+            _ if self.deep_supervision() => 2,
+            _ => 1,
+        }
     }
 
     /// Input pixels per pixel of the scores, given those of the feature maps.
     pub fn output_stride(&self, strides: &[u32]) -> u32 {
-        *strides.last().expect("every encoder has a feature map")
+        let finest = matches!(self, Architecture::UperNet { .. });
+        let stride = if finest { strides.first() } else { strides.last() };
+        *stride.expect("every encoder has a feature map")
     }
 }
 
@@ -54,6 +73,7 @@ impl Architecture {
 pub(super) enum Decoder {
     C1(C1),
     Ppm(Ppm),
+    UperNet(UperNet),
 }
 
 impl Decoder {
@@ -62,6 +82,7 @@ impl Decoder {
         match architecture {
             Architecture::C1 { deep } => Decoder::C1(C1::new(path, widths, classes, *deep)),
             Architecture::Ppm { deep } => Decoder::Ppm(Ppm::new(path, widths, classes, *deep)),
+            Architecture::UperNet { width } => Decoder::UperNet(UperNet::new(path, widths, classes, *width)),
         }
     }
 
@@ -70,6 +91,7 @@ impl Decoder {
         match self {
             Decoder::C1(decoder) => decoder.forward(maps, run),
             Decoder::Ppm(decoder) => decoder.forward(maps, run),
+            Decoder::UperNet(decoder) => decoder.forward(maps, run),
         }
     }
 }
@@ -103,9 +125,4 @@ impl DeepSupervision {
 /// A 3 × 3 convolution with batch norm, `conv3x3_bn_relu` in the reference.
 fn conv3x3(path: &Path, inputs: i64, outputs: i64) -> ConvNorm {
     ConvNorm::sequential(path, ConvShape::new(inputs, outputs, 3))
-}
-
-/// Bilinear, corners not aligned; `size`: height and width.
-fn resize(x: &Tensor, size: &[i64]) -> Tensor {
-    x.upsample_bilinear2d(size, false, None, None)
 }

@@ -22,7 +22,7 @@ impl Ppm {
     pub fn new(path: &Path, widths: &[i64], classes: i64, deep: bool) -> Self {
         let width = widths[widths.len() - 1];
         let cell = |i| {
-            let path = &(path / "ppm") / i;
+            let path = path / "ppm" / i;
             ConvNorm::new(&(&path / 1), &(&path / 2), ConvShape::new(width, WIDTH, 1))
         };
         let pyramid = (0..SCALES.len()).map(cell).collect();

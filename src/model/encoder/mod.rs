@@ -1,11 +1,15 @@
 //! Encoders: images in, feature maps out, finest first.
 
-pub(super) mod resnet;
+mod hrnet;
+mod mobilenet;
+mod resnet;
 
 use super::ModelError;
 use super::init::Initial;
 use super::layers::Run;
 use super::path::Path;
+use hrnet::HrNet;
+use mobilenet::MobileNetV2;
 use resnet::{BlockKind, Plan, ResNet};
 use tch::Tensor;
 
@@ -13,6 +17,8 @@ use tch::Tensor;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Architecture {
     ResNet(Plan),
+    MobileNetV2Dilated,
+    HrNetV2,
 }
 
 /// Every name MODEL.arch_encoder may have.
@@ -44,6 +50,8 @@ impl Architecture {
             "resnet101" => resnet(BlockKind::Bottleneck, [3, 4, 23, 3], false),
             "resnet101dilated" => resnet(BlockKind::Bottleneck, [3, 4, 23, 3], true),
             "resnext101" => resnet(BlockKind::Grouped, [3, 4, 23, 3], false),
+            "mobilenetv2dilated" => Ok(Architecture::MobileNetV2Dilated),
+            "hrnetv2" => Ok(Architecture::HrNetV2),
             _ => Err(ModelError::unknown("MODEL.arch_encoder", name, &NAMES)),
         }
     }
@@ -52,6 +60,8 @@ impl Architecture {
     pub fn widths(&self) -> Vec<i64> {
         match self {
             Architecture::ResNet(plan) => plan.widths(),
+            Architecture::MobileNetV2Dilated => mobilenet::WIDTHS.to_vec(),
+            Architecture::HrNetV2 => vec![hrnet::WIDTH],
         }
     }
 
@@ -59,6 +69,8 @@ impl Architecture {
     pub fn strides(&self) -> Vec<u32> {
         match self {
             Architecture::ResNet(plan) => plan.strides(),
+            Architecture::MobileNetV2Dilated => mobilenet::STRIDES.to_vec(),
+            Architecture::HrNetV2 => vec![hrnet::STRIDE],
         }
     }
 
@@ -66,7 +78,8 @@ impl Architecture {
     pub fn initial(&self) -> Initial {
         match self {
             Architecture::ResNet(Plan { block: BlockKind::Grouped, .. }) => Initial::FanOutOfGroup,
-            Architecture::ResNet(_) => Initial::FanOut,
+            Architecture::ResNet(_) | Architecture::MobileNetV2Dilated => Initial::FanOut,
+            Architecture::HrNetV2 => Initial::Uniform,
         }
     }
 }
@@ -74,12 +87,16 @@ impl Architecture {
 /// An encoder's layers.
 pub(super) enum Encoder {
     ResNet(ResNet),
+    MobileNetV2(MobileNetV2),
+    HrNet(HrNet),
 }
 
 impl Encoder {
     pub fn new(path: &Path, architecture: &Architecture) -> Self {
         match architecture {
             Architecture::ResNet(plan) => Encoder::ResNet(ResNet::new(path, plan)),
+            Architecture::MobileNetV2Dilated => Encoder::MobileNetV2(MobileNetV2::new(path)),
+            Architecture::HrNetV2 => Encoder::HrNet(HrNet::new(path)),
         }
     }
 
@@ -87,6 +104,8 @@ impl Encoder {
     pub fn forward(&self, images: &Tensor, run: &Run) -> Vec<Tensor> {
         match self {
             Encoder::ResNet(network) => network.forward(images, run),
+            Encoder::MobileNetV2(network) => network.forward(images, run),
+            Encoder::HrNet(network) => network.forward(images, run),
         }
     }
 }

@@ -18,7 +18,7 @@ pub(in crate::model) enum BlockKind {
 
 impl BlockKind {
     /// Channels that leave a block, per channel within.
-    fn expansion(self) -> i64 {
+    pub fn expansion(self) -> i64 {
         match self {
             BlockKind::Basic => 1,
             BlockKind::Bottleneck => 4,

@@ -1,0 +1,106 @@
+//! MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), dilated to an eighth of the input (`MobileNetV2Dilated` in the
+//! reference's models.py).
+
+use crate::model::layers::{ConvNorm, ConvShape, Run};
+use crate::model::path::Path;
+use tch::Tensor;
+
+/// Expansion, channels, blocks and stride of the first block, of every group of blocks.
+const GROUPS: [(i64, i64, usize, i64); 7] =
+    [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)];
+
+/// Layers after which there is a feature map, besides the last; the last two begin dilation 2 and 4.
+const MAPS: [usize; 4] = [2, 4, 7, 14];
+
+/// Channels of the feature maps.
+pub(super) const WIDTHS: [i64; 5] = [24, 32, 64, 160, 320];
+/// Input pixels per pixel of the feature maps, one direction.
+pub(super) const STRIDES: [u32; 5] = [4, 8, 8, 8, 8];
+
+/// An inverted residual block: widen, convolve every channel by itself, narrow.
+struct Block {
+    /// All but the last end in ReLU6.
+    layers: Vec<ConvNorm>,
+    residual: bool,
+}
+
+impl Block {
+    fn new(path: &Path, inputs: i64, outputs: i64, stride: i64, expansion: i64, number: usize) -> Self {
+        let path = path / number / "conv";
+        let hidden = inputs * expansion;
+        let mut shapes = Vec::new();
+        if expansion != 1 {
+            shapes.push(ConvShape::new(inputs, hidden, 1));
+        }
+        shapes.push(depthwise(hidden, stride, number));
+        shapes.push(ConvShape::new(hidden, outputs, 1));
+        // In the reference's nn.Sequential every convolution is followed by a batch norm and a ReLU6.
+        let layer = |(i, shape)| ConvNorm::new(&(&path / (3 * i)), &(&path / (3 * i + 1)), shape);
+        let layers = shapes.into_iter().enumerate().map(layer).collect();
+        Block { layers, residual: stride == 1 && inputs == outputs }
+    }
+
+    fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
+        let (last, inner) = self.layers.split_last().expect("a block has two or three convolutions");
+        let mut y = x.shallow_clone();
+        for layer in inner {
+            y = relu6(layer.forward(&y, run));
+        }
+        y = last.forward(&y, run);
+        if self.residual { y.g_add_(x) } else { y }
+    }
+}
+
+/// The 3 × 3 convolution of layer `number`: where the reference dilates, a stride becomes half the dilation.
+fn depthwise(channels: i64, stride: i64, number: usize) -> ConvShape {
+    let dilation = match number {
+        _ if number < MAPS[2] => 1,
+        _ if number < MAPS[3] => 2,
+        _ => 4,
+    };
+    let shape = ConvShape::new(channels, channels, 3).groups(channels);
+    match (stride, dilation) {
+        (_, 1) => shape.stride(stride),
+        (2, _) => shape.dilation(dilation / 2),
+        _ => shape.dilation(dilation),
+    }
+}
+
+fn relu6(mut x: Tensor) -> Tensor {
+    x.relu6_()
+}
+
+pub(in crate::model) struct MobileNetV2 {
+    stem: ConvNorm,
+    blocks: Vec<Block>,
+}
+
+impl MobileNetV2 {
+    pub fn new(path: &Path) -> Self {
+        let path = path / "features";
+        let stem = ConvNorm::sequential(&(&path / 0), ConvShape::new(3, 32, 3).stride(2));
+        let mut inputs = 32;
+        let mut blocks = Vec::new();
+        for (expansion, outputs, count, first_stride) in GROUPS {
+            for index in 0..count {
+                let stride = if index == 0 { first_stride } else { 1 };
+                blocks.push(Block::new(&path, inputs, outputs, stride, expansion, blocks.len() + 1));
+                inputs = outputs;
+            }
+        }
+        MobileNetV2 { stem, blocks }
+    }
+
+    pub fn forward(&self, images: &Tensor, run: &Run) -> Vec<Tensor> {
+        let mut x = relu6(self.stem.forward(images, run));
+        let mut maps = Vec::new();
+        for (index, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, run);
+            if MAPS.contains(&(index + 1)) {
+                maps.push(x.shallow_clone());
+            }
+        }
+        maps.push(x);
+        maps
+    }
+}

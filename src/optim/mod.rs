@@ -1,0 +1,115 @@
+//! SGD and AdamW on flat parameter groups whose state can be saved.
+//!
+//! The reference's rule (train.py, `create_optimizers` and `group_weight`): encoder and decoder have a learning rate
+//! each; weights of convolutions and linear layers decay, biases and batch norm do not.
+
+mod flat;
+
+pub use flat::{Flat, Group, Slot};
+
+use crate::schedule::{Optim, TrainConfig};
+use crate::torch::TorchError;
+use crate::torch::fused;
+use tch::Tensor;
+
+/// beta2 and eps of AdamW, torch.optim.AdamW's defaults.
+const BETA2: f64 = 0.999;
+const EPS: f64 = 1e-8;
+
+/// The optimizer of a network's encoder and decoder.
+pub struct Optimizer {
+    groups: Vec<Views>,
+    states: Vec<State>,
+    rule: Optim,
+    beta1: f64,
+    weight_decay: f64,
+    updates: u64,
+}
+
+/// One group's runs of every flat tensor.
+struct Views {
+    group: Group,
+    parameters: Vec<Tensor>,
+    gradients: Vec<Tensor>,
+    states: Vec<Vec<Tensor>>,
+}
+
+/// One value for every parameter value.
+struct State {
+    /// Name and view of every parameter's part, in the order of the network.
+    named: Vec<(String, Tensor)>,
+    values: Tensor,
+}
+
+impl Optimizer {
+    /// Takes the parameters and gradients in `flat`; the state is 0.
+    pub fn new(flat: &Flat, config: &TrainConfig) -> Optimizer {
+        let names: &[&str] = match config.optim {
+            Optim::SGD => &["momentum"],
+            Optim::AdamW => &["exp_avg", "exp_avg_sq"],
+        };
+        let states: Vec<State> = names
+            .iter()
+            .map(|kind| {
+                let values = flat.zeros();
+                let named = |slot: &Slot| (format!("{kind}.{}", slot.name), slot.view(&values));
+                State { named: flat.slots.iter().map(named).collect(), values }
+            })
+            .collect();
+        let mut kinds: Vec<Group> = flat.runs.iter().map(|(group, _)| *group).collect();
+        kinds.sort();
+        kinds.dedup();
+        let groups = kinds.into_iter().map(|group| Views::new(flat, group, &states)).collect();
+        let (rule, beta1, weight_decay) = (config.optim, config.beta1, config.weight_decay);
+        Optimizer { groups, states, rule, beta1, weight_decay, updates: 0 }
+    }
+
+    /// One update from the gradients, each multiplied by `grad_scale` first (clipping).
+    pub fn step(&mut self, lr_encoder: f64, lr_decoder: f64, grad_scale: f64) -> Result<(), TorchError> {
+        self.updates += 1;
+        for views in &mut self.groups {
+            if grad_scale != 1.0 {
+                views.gradients.iter_mut().for_each(|gradient| drop(gradient.g_mul_scalar_(grad_scale)));
+            }
+            let lr = if views.group.decoder { lr_decoder } else { lr_encoder };
+            let decay = if views.group.decays { self.weight_decay } else { 0.0 };
+            let (parameters, gradients, states) = (&views.parameters, &views.gradients, &views.states);
+            match self.rule {
+                Optim::SGD => fused::sgd(parameters, gradients, &states[0], (lr, self.beta1, decay))?,
+                Optim::AdamW => {
+                    let step = self.updates as f64;
+                    let with = fused::AdamW { step, lr, beta1: self.beta1, beta2: BETA2, eps: EPS, decay };
+                    fused::adamw(parameters, gradients, &states[0], &states[1], &with)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The state by name (`momentum.encoder.conv1.weight`; AdamW: `exp_avg.…`, then `exp_avg_sq.…`), sharing memory,
+    /// in the order of the network.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let named = self.states.iter().flat_map(|state| &state.named);
+        named.map(|(name, view)| (name.clone(), view.shallow_clone())).collect()
+    }
+
+    /// Updates made so far (AdamW's bias correction needs it); set when a run is resumed.
+    pub fn set_updates(&mut self, updates: u64) {
+        self.updates = updates;
+    }
+}
+
+impl Views {
+    fn new(flat: &Flat, group: Group, states: &[State]) -> Views {
+        let runs = |values: &Tensor| -> Vec<Tensor> {
+            let own = flat.runs.iter().filter(|(of, _)| *of == group);
+            own.map(|(_, run)| values.narrow(0, run.start, run.end - run.start)).collect()
+        };
+        Views {
+            group,
+            parameters: runs(&flat.parameters),
+            gradients: runs(&flat.gradients),
+            states: states.iter().map(|state| runs(&state.values)).collect(),
+        }
+    }
+}

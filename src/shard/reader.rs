@@ -1,0 +1,185 @@
+//! Opens sets and reads records; the only file that maps memory.
+
+use super::entry::{Entry, HEADER, Header};
+use super::sigbus::{self, Watch};
+use super::{Access, Fault, Index, Part, ShardError, ShardInfo};
+use memmap2::{Advice, Mmap};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// A shard, open, its entries checked.
+pub struct Shard {
+    path: PathBuf,
+    file: File,
+    header: Header,
+    entries: Vec<Entry>,
+    map: Option<Map>,
+}
+
+struct Map {
+    bytes: Mmap,
+    _watch: Watch,
+}
+
+impl Shard {
+    /// Opens a shard and checks all but its records.
+    pub fn open(path: &Path, access: Access) -> Result<Shard, ShardError> {
+        let open = || -> Result<Shard, Fault> {
+            let file = File::open(path)?;
+            let length = file.metadata()?.len();
+            let mut front = vec![0; HEADER.min(length as usize)];
+            file.read_exact_at(&mut front, 0)?;
+            let header = Header::parse(&front, length)?;
+            if header.file_len != length {
+                return Err(Fault::Length { expected: header.file_len, found: length });
+            }
+            let mut index = vec![0; header.data_start() as usize - HEADER];
+            file.read_exact_at(&mut index, HEADER as u64)?;
+            let entries = header.entries(&index)?;
+            let map = if access.maps(&file) { map(&file, path) } else { None };
+            Ok(Shard { path: path.into(), file, header, entries, map })
+        };
+        open().map_err(|fault| ShardError::new(path, fault))
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it holds, in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The bytes of a record's image file, checked; in `scratch` where they are not mapped.
+    pub fn image<'a>(&'a self, record: usize, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], ShardError> {
+        let entry = &self.entries[record];
+        self.bytes(entry, Part::Image, entry.image(), entry.image_crc, scratch)
+    }
+
+    /// Unpacks a record's label into `values`, width · height of them; `scratch` as in [`Shard::image`].
+    pub fn label(&self, record: usize, scratch: &mut Vec<u8>, values: &mut Vec<u8>) -> Result<(), ShardError> {
+        let entry = &self.entries[record];
+        let frame = self.bytes(entry, Part::Label, entry.label(), entry.label_crc, scratch)?;
+        unpack(frame, entry, values).map_err(|fault| ShardError::new(&self.path, fault))
+    }
+
+    /// Reads a range and checks its CRC; what does not match is read once more, past the map.
+    fn bytes<'a>(
+        &'a self,
+        entry: &Entry,
+        part: Part,
+        range: Range<u64>,
+        crc: u32,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], ShardError> {
+        let truncated = || Fault::Truncated { name: entry.name.clone(), part };
+        let fail = |fault| ShardError::new(&self.path, fault);
+        let mapped = match &self.map {
+            Some(map) => map.range(&range).map_err(|Gone| fail(truncated()))?,
+            None => None,
+        };
+        if let Some(bytes) = mapped.filter(|bytes| crc32fast::hash(bytes) == crc) {
+            return Ok(bytes);
+        }
+        let reads = if mapped.is_some() { 1 } else { 2 };
+        scratch.resize((range.end - range.start) as usize, 0);
+        for _ in 0..reads {
+            self.file.read_exact_at(scratch, range.start).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => fail(truncated()),
+                _ => fail(error.into()),
+            })?;
+            if crc32fast::hash(scratch) == crc {
+                return Ok(scratch);
+            }
+        }
+        Err(fail(Fault::RecordCrc { name: entry.name.clone(), part }))
+    }
+}
+
+/// The file is shorter than it was when it was mapped.
+struct Gone;
+
+impl Map {
+    /// The bytes of a range, brought into memory first: where the file has lost them, the kernel answers EFAULT here,
+    /// while touching them would raise SIGBUS. None where the kernel cannot do that (before Linux 5.14).
+    fn range(&self, range: &Range<u64>) -> Result<Option<&[u8]>, Gone> {
+        let (start, length) = (range.start as usize, (range.end - range.start) as usize);
+        match self.bytes.advise_range(Advice::PopulateRead, start, length) {
+            Ok(()) => Ok(Some(&self.bytes[start..start + length])),
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Err(Gone),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+/// Maps a file; None where that is not possible, and it is read instead.
+fn map(file: &File, path: &Path) -> Option<Map> {
+    // SAFETY: shards are not changed once they have their name. Should one be, each range is populated before it is
+    // touched, its CRC tells changed bytes, and a SIGBUS of what slips through ends the process (see `sigbus`).
+    let bytes = unsafe { Mmap::map(file) }.ok()?;
+    let watch = sigbus::watch(bytes.as_ptr(), bytes.len(), path);
+    Some(Map { bytes, _watch: watch })
+}
+
+/// Unpacks a label into `values`, which has exactly the image's pixels afterwards.
+pub(super) fn unpack(frame: &[u8], entry: &Entry, values: &mut Vec<u8>) -> Result<(), Fault> {
+    let pixels = entry.width as usize * entry.height as usize;
+    values.resize(pixels, 0);
+    match zstd::bulk::decompress_to_buffer(frame, values.as_mut_slice()) {
+        Ok(length) if length == pixels => Ok(()),
+        _ => Err(Fault::LabelFrame { name: entry.name.clone() }),
+    }
+}
+
+/// A set of shards, open and checked.
+pub struct Set {
+    /// What index.json says.
+    pub index: Index,
+    shards: Vec<Shard>,
+    /// The number of the first record of each shard.
+    first: Vec<usize>,
+}
+
+impl Set {
+    /// Opens the set in `dir` and checks all but its records.
+    pub fn open(dir: &Path, access: Access) -> Result<Set, ShardError> {
+        let index = Index::read(dir)?;
+        let mut shards = Vec::with_capacity(index.shards.len());
+        let mut first = Vec::with_capacity(index.shards.len());
+        let mut records = 0;
+        for info in &index.shards {
+            let path = dir.join(&info.file);
+            let shard = Shard::open(&path, access)?;
+            if !shard.is(info) {
+                return Err(ShardError::new(&path, Fault::Other));
+            }
+            first.push(records);
+            records += shard.entries.len();
+            shards.push(shard);
+        }
+        Ok(Set { index, shards, first })
+    }
+
+    /// Every record's entry, in order.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.shards.iter().flat_map(|shard| &shard.entries)
+    }
+
+    /// The shard of a record, and the record's number in it. Panics past the last record.
+    pub fn locate(&self, record: usize) -> (&Shard, usize) {
+        let shard = self.first.partition_point(|&first| first <= record) - 1;
+        (&self.shards[shard], record - self.first[shard])
+    }
+}
+
+impl Shard {
+    /// Whether this is the shard that index.json lists.
+    fn is(&self, info: &ShardInfo) -> bool {
+        (self.header.records, self.header.file_len, self.header.crc) == (info.records, info.bytes, info.header_crc32)
+    }
+}

@@ -1,0 +1,80 @@
+//! One bucket's way over the ranks and back: f32 or bf16 on the wire, from CPU or GPU memory.
+
+use super::Wire;
+use crate::comm::{Comm, CommError};
+use crate::torch::memory::f32_slice;
+use half::bf16;
+use tch::{Device, Kind, Tensor};
+
+/// Values in one message: MPI counts bytes in 31 bits.
+const MESSAGE: usize = 1 << 28;
+
+/// A bucket and, for a GPU, the pinned host memory it passes through.
+pub struct Transfer {
+    bucket: Tensor,
+    staging: Option<Tensor>,
+    wire: Wire,
+}
+
+impl Transfer {
+    /// `bucket`: one-dimensional, f32; its memory is shared.
+    pub fn new(bucket: &Tensor, wire: Wire) -> Transfer {
+        let pinned = || Tensor::zeros(bucket.size(), (Kind::Float, Device::Cpu)).pin_memory(bucket.device());
+        let staging = bucket.device().is_cuda().then(pinned);
+        Transfer { bucket: bucket.shallow_clone(), staging, wire }
+    }
+
+    /// Replaces the bucket by its sum over ranks, and returns the sum's squared norm.
+    pub fn sum(&mut self, comm: &dyn Comm) -> Result<f64, CommError> {
+        let Some(staging) = &mut self.staging else {
+            sum_host(&mut self.bucket, self.wire, comm)?;
+            return Ok(squared_norm(&mut self.bucket));
+        };
+        // A copy to the host waits for the kernels before it; one to the device is ordered before those after it.
+        staging.copy_(&self.bucket);
+        sum_host(staging, self.wire, comm)?;
+        self.bucket.copy_(staging);
+        Ok(squared_norm(staging))
+    }
+}
+
+fn sum_host(values: &mut Tensor, wire: Wire, comm: &dyn Comm) -> Result<(), CommError> {
+    for chunk in f32_slice(values).chunks_mut(MESSAGE) {
+        match wire {
+            Wire::F32 => comm.sum_f32(chunk)?,
+            Wire::Bf16 => sum_bf16(chunk, comm)?,
+        }
+    }
+    Ok(())
+}
+
+/// Sums values that travel as bf16 and are added up as f32, in rank order.
+fn sum_bf16(values: &mut [f32], comm: &dyn Comm) -> Result<(), CommError> {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
+    let parts = comm.gather(&bytes)?;
+    values.fill(0.0);
+    for part in parts {
+        for (value, bytes) in values.iter_mut().zip(part.chunks_exact(2)) {
+            *value += bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
+        }
+    }
+    Ok(())
+}
+
+/// Σ squares, added up in an order that depends on nothing but the length. Moves a GPU's values to the host.
+pub fn squared_norm(values: &mut Tensor) -> f64 {
+    if values.device() != Device::Cpu {
+        return squared_norm(&mut values.to_device(Device::Cpu));
+    }
+    const LANES: usize = 16;
+    let values = f32_slice(values);
+    let mut lanes = [0f64; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest: f64 = chunks.remainder().iter().map(|value| f64::from(*value).powi(2)).sum();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(*value) * f64::from(*value);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
