@@ -135,7 +135,7 @@ ask_to_stop() {
         kill -TERM "$child" 2>/dev/null || true
     fi
 }
-trap ask_to_stop INT TERM
+trap ask_to_stop INT TERM USR1
 
 # run ARGS...: one start; returns mpirun's exit code.
 run() {
@@ -148,13 +148,14 @@ run() {
     # When a host stops answering without a word, mpirun waits for its daemon for ever after its own ranks have ended.
     while kill -0 "$child" 2>/dev/null; do
         if pgrep -P "$child" -x segdist >/dev/null; then seen=1 gone=0; else gone=$((gone + seen)); fi
-        if [ "$gone" -ge 15 ]; then
-            say "the ranks of this host ended 15 s ago, but mpirun still waits: ending it"
+        if [ "$gone" = 10 ]; then
+            say "the ranks of this host ended 10 s ago, but mpirun still waits for another host: ending it"
             kill -KILL -- "-$child" 2>/dev/null || true
         fi
         sleep 1 & wait $! || true
     done
-    wait "$child" || code=$?
+    { wait "$child" || code=$?; } 2>/dev/null
+    [ "$gone" -lt 10 ] || code=1
     child=
     return "$code"
 }
@@ -167,8 +168,11 @@ for ((start = 0; ; start++)); do
         say "mpirun returned 0, but $dir/metrics.jsonl does not say that the run is finished"
         code=1
     fi
-    case $code in 0 | 2 | 75) exit "$code" ;; esac
+    case $code in 2 | 75) exit "$code" ;; esac
+    [ -z "$dir" ] || [ "$code" != 0 ] || exit 0
     lost=$(silent_hosts)
+    [ "$code" != 0 ] || [ -n "$lost" ] || exit 0
+    [ "$code" != 0 ] || code=1
     for host in $lost; do say "$host does not answer: it is down, paused, or cut from the network"; done
     [ "$signals" = 0 ] && [ "$start" -lt "$restarts" ] || exit "$code"
     if [ -n "$lost" ]; then
