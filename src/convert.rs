@@ -1,1 +1,155 @@
-//! To be written.
+//! `segdist convert`: weights from one form to another.
+//!
+//! A network is two parts, encoder and decoder. The reference keeps them in two .pth files without a prefix; a
+//! safetensors file holds both, under `encoder.` and `decoder.`.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Context;
+use tch::Tensor;
+
+use crate::bad_input;
+use crate::fault::BadInput;
+use crate::model::weights::{Part, read, write_pth, write_safetensors};
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// PyTorch's, one file for each part.
+    Pth,
+    /// One file.
+    Safetensors,
+}
+
+impl FromStr for Format {
+    type Err = BadInput;
+
+    fn from_str(name: &str) -> Result<Self, BadInput> {
+        match name {
+            "pth" => Ok(Format::Pth),
+            "safetensors" => Ok(Format::Safetensors),
+            _ => Err(BadInput(format!("--to {name}: unknown form of weights; use pth, safetensors or torchscript"))),
+        }
+    }
+}
+
+/// Named tensors; those of a known part carry its prefix.
+type Weights = Vec<(String, Tensor)>;
+
+/// Converts `inputs` (.pth, .safetensors, or folders of checkpoints) and prints what was written.
+///
+/// The form is `to`, or else what `output`'s extension says; an output without one is a folder for .pth files. Where
+/// encoder and decoder are both there, `DIR/epoch_20.pth` stands for the pair `DIR/encoder_epoch_20.pth` and
+/// `DIR/decoder_epoch_20.pth`, as VAL.checkpoint does.
+///
+/// # Errors
+/// [`BadInput`] for inputs that are not weights or name a tensor twice; others when the output cannot be written.
+pub fn run(inputs: &[PathBuf], output: &Path, to: Option<Format>) -> anyhow::Result<()> {
+    let weights = gather(inputs)?;
+    let extension = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let to = to.unwrap_or(if extension == "safetensors" { Format::Safetensors } else { Format::Pth });
+    match to {
+        Format::Safetensors => save(output, &weights, |file| write_safetensors(&weights, file)),
+        Format::Pth => {
+            let folder = output.is_dir() || !matches!(extension, "pth" | "pt" | "tar");
+            let target = if folder { output.join(format!("{}.pth", stem(&inputs[0]))) } else { output.to_path_buf() };
+            save_pth(&target, weights)
+        }
+    }
+}
+
+/// The tensors of all inputs.
+fn gather(inputs: &[PathBuf]) -> anyhow::Result<Weights> {
+    let mut weights = Weights::new();
+    let mut seen = BTreeSet::new();
+    for (position, path) in inputs.iter().enumerate() {
+        let mut tensors = read(path).map_err(BadInput::new)?;
+        if tensors.iter().all(|(name, _)| name.starts_with("module.")) {
+            tensors.iter_mut().for_each(|(name, _)| *name = name["module.".len()..].to_string());
+        }
+        let part = if tensors.iter().any(|(name, _)| part_of(name).is_some()) {
+            None
+        } else {
+            part_of_file(path, position, inputs.len())
+        };
+        for (name, tensor) in tensors {
+            let name = format!("{}{name}", part.map_or("", Part::prefix));
+            if !seen.insert(name.clone()) {
+                bad_input!(
+                    "{}: gives {name}, which another input gives already; name one encoder and one decoder",
+                    path.display()
+                );
+            }
+            weights.push((name, tensor));
+        }
+    }
+    Ok(weights)
+}
+
+fn part_of(name: &str) -> Option<Part> {
+    [Part::Encoder, Part::Decoder].into_iter().find(|part| name.starts_with(part.prefix()))
+}
+
+/// The part that a file without prefixes holds: by its name, or else by its place among two.
+fn part_of_file(path: &Path, position: usize, inputs: usize) -> Option<Part> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let named = [Part::Encoder, Part::Decoder].into_iter().find(|part| name.starts_with(part.name()));
+    let placed = [Part::Encoder, Part::Decoder].get(position).copied().filter(|_| inputs == 2);
+    named.or(placed)
+}
+
+/// What the output is called after an input: `epoch_20` for encoder_epoch_20.pth, `step-00005000` for a checkpoint.
+fn stem(input: &Path) -> String {
+    let stem = if input.is_dir() { input.file_name() } else { input.file_stem() };
+    let stem = stem.unwrap_or_default().to_string_lossy();
+    stem.trim_start_matches("encoder_").trim_start_matches("decoder_").to_string()
+}
+
+/// One .pth file, or two where both parts are there.
+fn save_pth(target: &Path, weights: Weights) -> anyhow::Result<()> {
+    let (mut encoder, mut decoder, mut rest) = (Weights::new(), Weights::new(), Weights::new());
+    for (name, tensor) in weights {
+        match part_of(&name) {
+            Some(Part::Encoder) => encoder.push((name[Part::Encoder.prefix().len()..].to_string(), tensor)),
+            Some(Part::Decoder) => decoder.push((name[Part::Decoder.prefix().len()..].to_string(), tensor)),
+            None => rest.push((name, tensor)),
+        }
+    }
+    let file = target.file_name().unwrap_or_default().to_string_lossy();
+    let pair = !encoder.is_empty() && !decoder.is_empty();
+    for (prefix, tensors) in [("encoder_", encoder), ("decoder_", decoder), ("", rest)] {
+        let path = if pair { target.with_file_name(format!("{prefix}{file}")) } else { target.to_path_buf() };
+        if !tensors.is_empty() {
+            save(&path, &tensors, |out| write_pth(&tensors, out))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file that appears whole or not at all.
+fn save(
+    path: &Path,
+    weights: &Weights,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let Some(name) = path.file_name() else { bad_input!("{}: not a name for a file", path.display()) };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unfinished = folder.join(format!(".{}.unfinished", name.to_string_lossy()));
+    let attempt = || -> io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let mut file = BufWriter::new(File::create(&unfinished)?);
+        write(&mut file)?;
+        file.into_inner()?.sync_all()?;
+        std::fs::rename(&unfinished, path)?;
+        File::open(folder)?.sync_all()
+    };
+    attempt()
+        .inspect_err(|_| drop(std::fs::remove_file(&unfinished)))
+        .with_context(|| format!("{}: cannot be written", path.display()))?;
+    println!("{}: {} tensors, {:.1} MB", path.display(), weights.len(), std::fs::metadata(path)?.len() as f64 / 1e6);
+    Ok(())
+}

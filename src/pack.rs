@@ -1,1 +1,281 @@
-//! To be written.
+//! `segdist pack`: from lists, folders and known layouts to a set of shards.
+//!
+//! Everything is written in `OUT/.packing` and moved to OUT when all of it is there, index.json last. What an
+//! interrupted run has finished is kept there and used again, shard by shard, as long as the files that went into it
+//! are the same by name, length and time. The bytes of the set depend on the input alone: a shard ends with the record
+//! that fills it.
+
+mod sample;
+mod table;
+
+use crate::bad_input;
+use crate::data::label_map::LabelMap;
+use crate::data::layout::Layout;
+use crate::data::list::{self, List, Pair};
+use crate::fault::BadInput;
+use crate::shard::{INDEX_FILE, Index, Record, ShardInfo, shard_name, write_durably, write_shard};
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use sample::{Packed, Rules};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Where the samples come from.
+pub enum Input {
+    /// An odgt list and the folder that its paths start from.
+    List {
+        /// `.odgt` or `.odgt.gz`.
+        odgt: PathBuf,
+        /// Usually DATASET.root_dataset.
+        root: PathBuf,
+    },
+    /// Two folders with files of the same names.
+    Folders {
+        /// JPEG or PNG files.
+        images: PathBuf,
+        /// PNG files.
+        labels: PathBuf,
+    },
+    /// A data set known by name.
+    Layout {
+        /// From [`Layout::find`].
+        layout: &'static Layout,
+        /// Its folder.
+        root: PathBuf,
+        /// `train`, `val`, or what the data set calls its parts.
+        split: String,
+    },
+}
+
+/// What `segdist pack` is told.
+pub struct PackOptions {
+    /// Where the samples come from.
+    pub input: Input,
+    /// The set's folder; made if it does not exist.
+    pub out: PathBuf,
+    /// Label map (YAML) to check the labels against and to store; overrides a layout's.
+    pub label_map: Option<PathBuf>,
+    /// Number of classes to check the labels against; None: a layout's, else unchecked unless there is a label map.
+    pub num_class: Option<usize>,
+    /// Replace a set that is already in `out`.
+    pub force: bool,
+    /// Threads that read and check samples; 0: one for each core.
+    pub threads: usize,
+    /// A shard ends with the record that brings it to this many bytes.
+    pub shard_bytes: usize,
+}
+
+impl PackOptions {
+    /// From `input` to `out`, everything else as by default.
+    pub fn new(input: Input, out: impl Into<PathBuf>) -> PackOptions {
+        let (label_map, num_class, force, threads, shard_bytes) = (None, None, false, 0, 64 << 20);
+        PackOptions { input, out: out.into(), label_map, num_class, force, threads, shard_bytes }
+    }
+}
+
+/// Kept beside a finished shard while the set is not: how it was made, and what the report needs of it.
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    /// Hash of the input files' names, lengths and times.
+    inputs: String,
+    shard: ShardInfo,
+    /// Pixels of each raw label value.
+    pixels: Vec<u64>,
+}
+
+/// Packs, and prints what was packed.
+pub fn run(options: &PackOptions) -> anyhow::Result<()> {
+    let out = &options.out;
+    if out.join(INDEX_FILE).exists() && !options.force {
+        bad_input!("{}: holds a packed set already; name another folder, or give --force to replace it", out.display());
+    }
+    let (list, rules, classes) = plan(options)?;
+    let staging = out.join(".packing");
+    fs::create_dir_all(&staging).with_context(|| format!("{}: cannot be made", staging.display()))?;
+    let _lock = lock(&staging)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build()?;
+    let finished = pool.install(|| pack(&list.pairs, &rules, options, &staging)).inspect_err(|_| {
+        // Leaves nothing of a run that finished no shard: folders with something in them stay.
+        let _ = fs::remove_dir(&staging).and_then(|()| fs::remove_dir(out));
+    })?;
+
+    let shards: Vec<ShardInfo> = finished.iter().map(|finished| finished.shard.clone()).collect();
+    let (names, palette) = classes.unzip();
+    let label_map = rules.map.as_ref().filter(|_| rules.stored).map(LabelMap::entries);
+    let index = Index::new(shards, names, palette, label_map);
+    publish(&index, &staging, out).with_context(|| format!("{}: cannot move the shards there", out.display()))?;
+    println!("{}", table::classes(&finished, &index, &rules));
+    let bytes: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
+    let (records, shards) = (list.pairs.len(), index.shards.len());
+    println!("{}: {records} records in {shards} shards, {:.1} MiB", out.display(), bytes as f64 / f64::from(1 << 20));
+    Ok(())
+}
+
+type Classes = (Vec<String>, Vec<[u8; 3]>);
+
+/// What to pack and what to check it against; all that can be refused without reading an image is refused here.
+fn plan(options: &PackOptions) -> anyhow::Result<(List, Rules, Option<Classes>)> {
+    let mut layout = None;
+    let list = match &options.input {
+        Input::List { odgt, root } => list::odgt(odgt, root),
+        Input::Folders { images, labels } => list::folders(images, labels),
+        Input::Layout { layout: known, root, split } => {
+            layout = Some(*known);
+            known.list(root, split)
+        }
+    };
+    let list = list.map_err(BadInput::new)?;
+    let mut names = BTreeSet::new();
+    if let Some(twice) = list.pairs.iter().find(|pair| !names.insert(pair.name.as_str())) {
+        bad_input!("{}: is listed twice; name each image once", twice.name);
+    }
+    let classes = layout.map(Layout::classes);
+    Ok((list, rules(options, layout)?, classes))
+}
+
+/// The label map that is named, else the layout's, else the reference's rule where the number of classes is known.
+fn rules(options: &PackOptions, layout: Option<&Layout>) -> anyhow::Result<Rules> {
+    let num_class = options.num_class.or(layout.map(|layout| layout.classes().0.len()));
+    let named = match &options.label_map {
+        Some(file) => Some(LabelMap::load(file).map_err(BadInput::new)?),
+        None => None,
+    };
+    let built_in = layout.and_then(|layout| Some((PathBuf::from(layout.name), layout.label_map()?)));
+    if let Some((file, map)) = named.or(built_in) {
+        map.check(num_class.unwrap_or(256)).map_err(|error| BadInput(format!("{}: {error}", file.display())))?;
+        return Ok(Rules {
+            map: Some(map),
+            lacking: format!("has no entry in the label map of {}", file.display()),
+            stored: true,
+        });
+    }
+    let lacking = num_class.map(|classes| format!("is above the number of classes, {classes}"));
+    Ok(Rules { map: num_class.map(LabelMap::reference), lacking: lacking.unwrap_or_default(), stored: false })
+}
+
+/// Makes every shard in `staging`, or takes the ones that an earlier run has finished.
+fn pack(pairs: &[Pair], rules: &Rules, options: &PackOptions, staging: &Path) -> anyhow::Result<Vec<Finished>> {
+    let mut finished = Vec::new();
+    let mut done = 0;
+    while let Some(shard) = resume(finished.len(), &pairs[done..], staging, &options.out) {
+        done += shard.shard.records as usize;
+        finished.push(shard);
+    }
+    if done > 0 {
+        log::info!("going on after {} finished shards, {done} of {} records", finished.len(), pairs.len());
+    }
+    let bar = progress_bar(pairs.len(), done);
+    let mut open = OpenShard::default();
+    let mut rotated = Vec::new();
+    let chunk = 16 * rayon::current_num_threads();
+    for pairs in pairs[done..].chunks(chunk) {
+        let packed: Vec<_> = pairs.par_iter().map(|pair| Packed::read(pair, rules).inspect(|_| bar.inc(1))).collect();
+        for packed in packed {
+            let packed = packed.map_err(BadInput::new)?;
+            rotated.extend(packed.rotated.then(|| packed.record.name.clone()));
+            open.push(packed);
+            if open.bytes >= options.shard_bytes {
+                finished.push(std::mem::take(&mut open).close(finished.len(), staging)?);
+            }
+        }
+    }
+    if !open.records.is_empty() {
+        finished.push(open.close(finished.len(), staging)?);
+    }
+    bar.finish_and_clear();
+    if let Some(first) = rotated.first() {
+        log::warn!("{} images ask in EXIF to be rotated, which is not done (first: {first})", rotated.len());
+    }
+    Ok(finished)
+}
+
+/// The records that the next shard has so far.
+#[derive(Default)]
+struct OpenShard {
+    records: Vec<Record>,
+    bytes: usize,
+    inputs: blake3::Hasher,
+    pixels: Vec<u64>,
+}
+
+impl OpenShard {
+    fn push(&mut self, packed: Packed) {
+        self.bytes += packed.record.len();
+        self.inputs.update(packed.stamp.as_bytes());
+        self.pixels.resize(256, 0);
+        self.pixels.iter_mut().zip(packed.pixels).for_each(|(sum, count)| *sum += count);
+        self.records.push(packed.record);
+    }
+
+    fn close(self, number: usize, staging: &Path) -> anyhow::Result<Finished> {
+        let shard = write_shard(staging, number, &self.records)?;
+        let inputs = self.inputs.finalize().to_hex().to_string();
+        let finished = Finished { inputs, shard, pixels: self.pixels };
+        let note = note_file(staging, number);
+        write_durably(&note, &serde_json::to_vec(&finished)?).with_context(|| note.display().to_string())?;
+        Ok(finished)
+    }
+}
+
+/// Shard `number` of an earlier run, if it is whole and made of the first of `pairs`. It is in `out` where that run
+/// was interrupted while it moved the shards.
+fn resume(number: usize, pairs: &[Pair], staging: &Path, out: &Path) -> Option<Finished> {
+    let finished: Finished = serde_json::from_slice(&fs::read(note_file(staging, number)).ok()?).ok()?;
+    let mut inputs = blake3::Hasher::new();
+    for pair in pairs.get(..finished.shard.records as usize)? {
+        inputs.update(sample::stamp(pair).ok()?.as_bytes());
+    }
+    let whole = |dir: &Path| {
+        let bytes = fs::read(dir.join(shard_name(number)));
+        bytes.is_ok_and(|bytes| blake3::hash(&bytes).to_hex().as_str() == finished.shard.blake3)
+    };
+    let same = finished.inputs == inputs.finalize().to_hex().as_str() && finished.pixels.len() == 256;
+    (same && (whole(staging) || whole(out))).then_some(finished)
+}
+
+fn note_file(staging: &Path, number: usize) -> PathBuf {
+    staging.join(format!("{}.made-from", shard_name(number)))
+}
+
+/// Moves the shards to `out`, index.json last; interrupted anywhere, it can be done again.
+fn publish(index: &Index, staging: &Path, out: &Path) -> anyhow::Result<()> {
+    // From here until the end there is no set in `out`, rather than a mixture of two.
+    let old = out.join(INDEX_FILE);
+    if old.exists() {
+        fs::rename(&old, staging.join(INDEX_FILE))?;
+    }
+    for shard in &index.shards {
+        let made = staging.join(&shard.file);
+        if made.exists() {
+            fs::rename(made, out.join(&shard.file))?;
+        }
+    }
+    let mut number = index.shards.len();
+    while out.join(shard_name(number)).exists() {
+        fs::remove_file(out.join(shard_name(number)))?;
+        number += 1;
+    }
+    index.write(out)?;
+    fs::remove_dir_all(staging)?;
+    File::open(out)?.sync_all()?;
+    Ok(())
+}
+
+/// Keeps a second `segdist pack` out of the folder; the lock ends with the process.
+fn lock(staging: &Path) -> anyhow::Result<File> {
+    let folder = File::open(staging)?;
+    match rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => bad_input!("{}: another process packs there", staging.display()),
+        // File systems without locks are used without.
+        Ok(()) | Err(_) => Ok(folder),
+    }
+}
+
+fn progress_bar(length: usize, done: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("packing {bar:40} {pos}/{len} images, {per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length as u64).with_style(style).with_position(done as u64)
+}

@@ -1,6 +1,6 @@
 //! `segdist verify`: checks every byte of a set of shards.
 
-use crate::fault::BadInput;
+use crate::bad_input;
 use crate::shard::{Index, ShardError, ShardInfo, check_shard};
 use rayon::prelude::*;
 use std::fs;
@@ -8,21 +8,25 @@ use std::path::Path;
 
 /// Checks the set in `dir`, prints each bad file and record, and fails if there is any.
 pub fn run(dir: &Path) -> anyhow::Result<()> {
-    let index = Index::read(dir).map_err(BadInput::new)?;
-    let errors = check(dir, &index);
-    for error in &errors {
-        println!("{error}");
+    match &check(dir)[..] {
+        [] => {
+            println!("{}: every byte is as it was packed", dir.display());
+            Ok(())
+        }
+        [only] => bad_input!("{only}"),
+        errors => {
+            errors.iter().for_each(|error| println!("{error}"));
+            bad_input!("{}: {} errors, named above", dir.display(), errors.len())
+        }
     }
-    if !errors.is_empty() {
-        crate::bad_input!("{}: {} errors in {} shards, named above", dir.display(), errors.len(), index.shards.len());
-    }
-    let records: u32 = index.shards.iter().map(|shard| shard.records).sum();
-    println!("{}: {} records in {} shards, every byte as it was packed", dir.display(), records, index.shards.len());
-    Ok(())
 }
 
-/// All that is wrong with the shards that an index lists, in their order.
-pub fn check(dir: &Path, index: &Index) -> Vec<ShardError> {
+/// All that is wrong with the set in `dir`, in the order of its shards.
+pub fn check(dir: &Path) -> Vec<ShardError> {
+    let index = match Index::read(dir) {
+        Ok(index) => index,
+        Err(error) => return vec![error],
+    };
     let check = |info: &ShardInfo| {
         let path = dir.join(&info.file);
         let faults = match fs::read(&path) {

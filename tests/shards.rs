@@ -16,9 +16,9 @@ fn record(name: &str, image: &[u8]) -> Record {
 /// A set of two shards: three records and one.
 fn set(dir: &Path) -> Index {
     let first = [record("a", &[1; 70]), record("bb", b"image b"), record("c", &[3; 5])];
-    let shards =
-        vec![write_shard(dir, 0, &first).unwrap(), write_shard(dir, 1, &[record("d", &[4; 100])]).unwrap()];
-    let index = Index::new(shards, Some(vec!["sky".into()]), Some(vec![[1, 2, 3]]), Some([(0, None), (1, Some(0))].into()));
+    let shards = vec![write_shard(dir, 0, &first).unwrap(), write_shard(dir, 1, &[record("d", &[4; 100])]).unwrap()];
+    let index =
+        Index::new(shards, Some(vec!["sky".into()]), Some(vec![[1, 2, 3]]), Some([(0, None), (1, Some(0))].into()));
     index.write(dir).unwrap();
     index
 }

@@ -120,7 +120,7 @@ pub struct PackArgs {
     #[arg(long, requires = "root")]
     pub layout: Option<String>,
     /// Which part of a layout.
-    #[arg(long, default_value = "training", requires = "layout")]
+    #[arg(long, default_value = "train", requires = "layout")]
     pub split: String,
     /// Folder to write the shards to.
     #[arg(long)]

@@ -37,7 +37,7 @@ fn run(line: CommandLine, session: Option<mpi::Session>) -> ExitCode {
     let comm: Arc<dyn Comm> = session.as_ref().map_or_else(|| Arc::new(Solo) as _, mpi::Session::world);
     logging::start(&*comm, line.quiet);
     end_all_ranks_on_panic(comm.clone());
-    let result = verbs::run(line.verb, &comm);
+    let result = verbs::run(line.verb, line.quiet, &comm);
     let code = match result {
         Ok(code) => code,
         Err(error) => report(&error, &*comm),

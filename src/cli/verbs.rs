@@ -1,10 +1,21 @@
 //! One function a verb: sections of the configuration out, exit code back.
 
-use super::args::{self, Bench, ConfigArgs, Verb};
-use crate::comm::{Comm, agree};
-use crate::config::Config;
+use super::args::{self, Bench, ConfigArgs, ConvertArgs, EvalArgs, PackArgs, PredictArgs, TrainArgs, Verb};
+use crate::comm::{Comm, agree, mpi};
+use crate::config::{self, Config};
+use crate::data::layout::Layout;
+use crate::eval::{self, EvalJob};
 use crate::fault::BadInput;
+use crate::pack::{self, Input, PackOptions};
+use crate::predict::{self, PredictJob};
+use crate::train::{self, Ended, Job, Resume};
+use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify};
+use anyhow::Context;
+use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Exit code of a run that stopped on request after a checkpoint.
+const STOPPED: u8 = 75;
 
 /// Whether the verb works on several ranks; the others run once, whatever the launcher started.
 pub fn runs_on_ranks(verb: &Verb) -> bool {
@@ -16,11 +27,28 @@ pub fn runs_on_ranks(verb: &Verb) -> bool {
 }
 
 /// Runs the verb to its exit code.
-pub fn run(verb: Verb, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
+pub fn run(verb: Verb, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
     match verb {
-        Verb::Config { config, keys } => show_config(&config, keys),
-        _ => todo!(),
+        Verb::Train(args) => return train(args, quiet, comm),
+        Verb::Pack(args) => pack(args)?,
+        Verb::Verify { dir } => verify::run(&dir)?,
+        Verb::Eval(args) => evaluate(args, comm)?,
+        Verb::Predict(args) => return predict(args, comm),
+        Verb::Convert(args) => convert(args)?,
+        Verb::Plan { config, ranks, json } => {
+            let config = load_here(&config)?;
+            plan::run(&config.DATASET, &config.TRAIN, ranks, json)?;
+        }
+        Verb::DemoData { out, seed } => demo_data::run(&out, seed)?,
+        Verb::Config { keys: true, .. } => print!("{}", config::describe()),
+        Verb::Config { config, .. } => show_config(&config)?,
+        Verb::Doctor { json } => {
+            let folder = std::env::current_dir().context("the working folder is not there")?;
+            return doctor::run(&**comm, mpi::library_version(), &folder, json);
+        }
+        Verb::Bench { what, config, json } => bench(what, &config, json, comm)?,
     }
+    Ok(0)
 }
 
 /// Loads and validates on rank 0, so that one file is enough and one message is printed.
@@ -35,11 +63,100 @@ fn load_here(config: &ConfigArgs) -> anyhow::Result<Config> {
     Ok(loaded)
 }
 
-fn show_config(config: &ConfigArgs, keys: bool) -> anyhow::Result<u8> {
-    if keys {
-        print!("{}", crate::config::describe());
-    } else {
-        print!("{}", load_here(config)?.dump());
+fn train(args: TrainArgs, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
+    let config = load(&args.config, &**comm)?;
+    let resume = match args.resume.as_str() {
+        "auto" => Resume::Auto,
+        "none" => Resume::None,
+        path => Resume::From(path.into()),
+    };
+    let job = Job {
+        dataset: &config.DATASET,
+        model: &config.MODEL,
+        train: &config.TRAIN,
+        val: &config.VAL,
+        dist: &config.DIST,
+        checkpoint: &config.CHECKPOINT,
+        dir: &config.DIR,
+        config: config.dump(),
+        resume,
+        quiet,
+    };
+    Ok(match train::run(&job, comm)? {
+        Ended::Finished => 0,
+        Ended::Stopped => STOPPED,
+    })
+}
+
+fn pack(args: PackArgs) -> anyhow::Result<()> {
+    let input = match (args.odgt, args.images, args.labels, args.layout, args.root) {
+        (Some(odgt), _, _, _, Some(root)) => Input::List { odgt, root },
+        (_, Some(images), Some(labels), _, _) => Input::Folders { images, labels },
+        (_, _, _, Some(name), Some(root)) => {
+            let layout = Layout::find(&name).map_err(BadInput::new)?;
+            Input::Layout { layout, root, split: args.split }
+        }
+        _ => bad_input!("nothing to pack: give --odgt and --root, --images and --labels, or --layout and --root"),
+    };
+    let (label_map, force, threads) = (args.label_map, args.force, args.threads);
+    pack::run(&PackOptions { label_map, force, threads, ..PackOptions::new(input, args.out) })
+}
+
+fn evaluate(args: EvalArgs, comm: &Arc<dyn Comm>) -> anyhow::Result<()> {
+    let config = load(&args.config, &**comm)?;
+    let place = agree::agree(&**comm, train::Place::find(&**comm, &config.DIST))?;
+    let job = EvalJob {
+        dataset: &config.DATASET,
+        model: &config.MODEL,
+        val: &config.VAL,
+        dir: &config.DIR,
+        checkpoint: args.checkpoint.as_deref(),
+        json: args.json,
+        csv: args.csv.as_deref(),
+        device: place.device,
+    };
+    eval::run(&job, &**comm)
+}
+
+fn predict(args: PredictArgs, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
+    let (inputs, overrides) = args::split_overrides(args.words);
+    let config = load(&ConfigArgs { cfg: args.cfg, overrides }, &**comm)?;
+    let place = agree::agree(&**comm, train::Place::find(&**comm, &config.DIST))?;
+    let job = PredictJob {
+        dataset: &config.DATASET,
+        model: &config.MODEL,
+        val: &config.VAL,
+        dir: &config.DIR,
+        checkpoint: args.checkpoint.as_deref(),
+        out: &args.out,
+        inputs: &inputs,
+        device: place.device,
+    };
+    predict::run(&job, &**comm)
+}
+
+fn convert(args: ConvertArgs) -> anyhow::Result<()> {
+    let (mut inputs, _) = args::split_overrides(args.words);
+    let Some(output) = inputs.pop().filter(|_| !inputs.is_empty()) else {
+        bad_input!("convert takes at least one input and the output");
+    };
+    let to = args.to.map(|name| name.parse()).transpose().map_err(BadInput::new)?;
+    convert::run(&inputs, &output, to)
+}
+
+fn show_config(config: &ConfigArgs) -> anyhow::Result<()> {
+    print!("{}", load_here(config)?.dump());
+    Ok(())
+}
+
+fn bench(what: Bench, config: &ConfigArgs, json: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<()> {
+    let config = load(config, &**comm)?;
+    match what {
+        Bench::Step => {
+            let place = train::Place::find(&**comm, &config.DIST)?;
+            bench::step::run(&config.DATASET, &config.MODEL, &config.TRAIN, &config.DIST, place.device, comm, json)
+        }
+        Bench::Loader => bench::loader::run(&config.DATASET, &config.TRAIN, json),
+        Bench::Allreduce => bench::allreduce::run(&**comm, json),
     }
-    Ok(0)
 }

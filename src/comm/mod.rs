@@ -5,8 +5,10 @@
 //! Every operation is a collective: all ranks call it in the same order, or the job is wrong.
 
 pub mod agree;
+pub mod handshake;
 pub mod mpi;
 pub mod threads;
+pub mod watchdog;
 
 use std::sync::Arc;
 

@@ -1,6 +1,13 @@
 //! A micro-batch on the host, and its way to the device.
 
-use tch::{Device, Tensor};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+use tch::{Device, Kind, Tensor};
+
+/// Mean of ImageNet's red, green and blue in [0, 1]; what the reference's networks expect to be subtracted.
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Their standard deviations.
+const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Decoded, augmented and padded samples.
 pub struct HostBatch {
@@ -8,8 +15,9 @@ pub struct HostBatch {
     pub first: usize,
     /// Indices into the list.
     pub samples: Vec<u32>,
-    /// Padded size.
+    /// Padded width.
     pub width: u32,
+    /// Padded height.
     pub height: u32,
     /// (width, height) of every image inside the padded area, from the top left corner.
     pub sizes: Vec<(u32, u32)>,
@@ -19,7 +27,10 @@ pub struct HostBatch {
     pub labels: Vec<i64>,
     /// Labels that are not -1.
     pub valid: u64,
+    /// Image pixels per label pixel, one direction.
     pub rate: u32,
+    /// Where the memory goes back to.
+    pub(super) home: Arc<Buffers>,
 }
 
 /// A batch as the network takes it.
@@ -33,6 +44,87 @@ pub struct DeviceBatch {
 impl HostBatch {
     /// Copies the batch to the device and normalises it there.
     pub fn to_device(&self, device: Device) -> DeviceBatch {
-        todo!()
+        let label_size = [self.samples.len() as i64, (self.height / self.rate).into(), (self.width / self.rate).into()];
+        DeviceBatch {
+            images: normalise(&self.images, (self.width, self.height), &self.sizes, device),
+            labels: Tensor::from_slice(&self.labels).view(label_size).to_device(device),
+        }
+    }
+}
+
+impl Drop for HostBatch {
+    fn drop(&mut self) {
+        self.home.give((std::mem::take(&mut self.images), std::mem::take(&mut self.labels)));
+    }
+}
+
+/// Memory of batches that are done, for those to come: fresh pages cost as much as the copy into them.
+#[derive(Default)]
+pub(super) struct Buffers(Mutex<Vec<(Vec<u8>, Vec<i64>)>>);
+
+impl Buffers {
+    /// Buffers of any length, empty ones if all are out.
+    pub fn take(&self) -> (Vec<u8>, Vec<i64>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give(&self, buffers: (Vec<u8>, Vec<i64>)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
+    }
+}
+
+/// RGB bytes (n, height, width, 3) as the network takes them: f32 (n, 3, height, width), 0 outside `sizes`.
+///
+/// The arithmetic is torchvision's `Normalize` after a division by 255, in f32.
+pub fn normalise(pixels: &[u8], padded: (u32, u32), sizes: &[(u32, u32)], device: Device) -> Tensor {
+    let size = [sizes.len() as i64, padded.1.into(), padded.0.into(), 3];
+    if device == Device::Cpu {
+        return FLOATS.with_borrow_mut(|floats| {
+            planes(pixels, padded, sizes, floats);
+            Tensor::from_slice(floats).view([size[0], 3, size[1], size[2]])
+        });
+    }
+    let bytes = Tensor::from_slice(pixels).view(size).to_device(device);
+    let constant = |values: &[f32]| Tensor::from_slice(values).view([1, -1, 1, 1]).to_device(device);
+    let images = bytes.permute([0, 3, 1, 2]).to_kind(Kind::Float).contiguous();
+    let images = images.divide(&constant(&[255.0])).subtract_(&constant(&MEAN)).divide_(&constant(&STD));
+    for (i, &(width, height)) in sizes.iter().enumerate() {
+        let image = images.get(i as i64);
+        let _ = image.narrow(2, width.into(), size[2] - i64::from(width)).zero_();
+        let _ = image.narrow(1, height.into(), size[1] - i64::from(height)).zero_();
+    }
+    images
+}
+
+thread_local! {
+    /// The batch in floats, kept to save its page faults.
+    static FLOATS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Normalises on the host: one table look-up a value instead of four passes over a tensor.
+fn planes(pixels: &[u8], (width, height): (u32, u32), sizes: &[(u32, u32)], floats: &mut Vec<f32>) {
+    let (width, height) = (width as usize, height as usize);
+    let table = |c: usize| -> [f32; 256] { std::array::from_fn(|v| (v as f32 / 255.0 - MEAN[c]) / STD[c]) };
+    let tables = [table(0), table(1), table(2)];
+    let plane = width * height;
+    floats.resize(sizes.len() * 3 * plane, 0.0);
+    for (i, &(w, h)) in sizes.iter().enumerate() {
+        let (w, h) = (w as usize, h as usize);
+        let image = &pixels[i * 3 * plane..][..3 * plane];
+        let planes = &mut floats[i * 3 * plane..][..3 * plane];
+        let (red, rest) = planes.split_at_mut(plane);
+        let (green, blue) = rest.split_at_mut(plane);
+        for y in 0..h {
+            let row = y * width..y * width + width;
+            let (red, green, blue) = (&mut red[row.clone()], &mut green[row.clone()], &mut blue[row.clone()]);
+            let values = image[row.start * 3..][..w * 3].chunks_exact(3);
+            for (((value, r), g), b) in values.zip(&mut *red).zip(&mut *green).zip(&mut *blue) {
+                *r = tables[0][usize::from(value[0])];
+                *g = tables[1][usize::from(value[1])];
+                *b = tables[2][usize::from(value[2])];
+            }
+            [red, green, blue].into_iter().for_each(|line| line[w..].fill(0.0));
+        }
+        [red, green, blue].into_iter().for_each(|plane| plane[h * width..].fill(0.0));
     }
 }

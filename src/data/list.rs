@@ -115,7 +115,8 @@ fn measure(image: PathBuf, label: PathBuf, name: String) -> Result<Pair, DataErr
         return Err(DataError::NoLabel { image, label });
     }
     let file = File::open(&image).map_err(|error| DataError::Read(image.clone(), error))?;
-    let size = decode::size(BufReader::new(file)).map_err(|error| DataError::Decode(image.display().to_string(), error))?;
+    let size =
+        decode::size(BufReader::new(file)).map_err(|error| DataError::Decode(image.display().to_string(), error))?;
     Ok(Pair { name, image, label, size })
 }
 

@@ -120,7 +120,10 @@ impl Conv2d {
     /// With bias, as the last layer of a head.
     pub fn with_bias(path: &Path, shape: ConvShape) -> Self {
         let conv = Conv2d::new(path, shape);
-        let bias = path.initial.conv_bias(Self::weight_shape(shape));
+        let bias = match path.builder.borrow().draw {
+            true => path.initial.conv_bias(Self::weight_shape(shape)),
+            false => Tensor::zeros([shape.outputs], (Kind::Float, Device::Cpu)),
+        };
         Conv2d { bias: Some(path.parameter("bias", bias, Role::NoDecay)), ..conv }
     }
 
@@ -133,16 +136,16 @@ impl Conv2d {
         let padding = dilation * (kernel - 1) / 2;
         let bias = self.bias.as_ref();
         let y = x.conv2d(&self.weight, bias, [stride, stride], [padding, padding], [dilation, dilation], groups);
-        if let Some(count) = run.multiply_adds {
-            count.set(count.get() + self.multiply_adds(&y));
-        }
+        self.count(&y, run);
         y
     }
 
-    /// Multiply-adds that one image of `y` (n, outputs, h, w) takes; n may be 0.
-    fn multiply_adds(&self, y: &Tensor) -> u64 {
-        let size = y.size();
-        self.weight.numel() as u64 * (size[2] * size[3]) as u64
+    /// Counts the multiply-adds that one image of the output `y` (n, outputs, h, w) takes; n may be 0.
+    fn count(&self, y: &Tensor, run: &Run) {
+        if let Some(count) = run.multiply_adds {
+            let size = y.size();
+            count.set(count.get() + self.weight.numel() as u64 * (size[2] * size[3]) as u64);
+        }
     }
 }
 
@@ -288,8 +291,18 @@ impl ConvNorm {
     }
 
     pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
-        let y = self.conv.forward(x, run);
-        run.norms[self.norm].forward(&y, run.pass)
+        self.normalise(&self.conv.forward(x, run), run)
+    }
+
+    /// The same with another way to compute the convolution from its weight.
+    pub fn forward_by(&self, convolve: impl FnOnce(&Tensor) -> Tensor, run: &Run) -> Tensor {
+        let y = convolve(&self.conv.weight);
+        self.conv.count(&y, run);
+        self.normalise(&y, run)
+    }
+
+    fn normalise(&self, y: &Tensor, run: &Run) -> Tensor {
+        run.norms[self.norm].forward(y, run.pass)
     }
 
     pub fn forward_relu(&self, x: &Tensor, run: &Run) -> Tensor {
@@ -300,6 +313,6 @@ impl ConvNorm {
     /// resizing are linear in different dimensions, so the cheaper order, convolution first, gives the same.
     pub fn forward_resized_relu(&self, x: &Tensor, size: &[i64], run: &Run) -> Tensor {
         let y = resize(&self.conv.forward(x, run), size);
-        run.norms[self.norm].forward(&y, run.pass).relu_()
+        self.normalise(&y, run).relu_()
     }
 }

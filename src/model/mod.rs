@@ -2,6 +2,7 @@
 
 pub mod dropout;
 pub mod layers;
+pub mod summary;
 pub mod weights;
 
 mod decoder;
@@ -205,8 +206,11 @@ impl Network {
 
     /// Scores of `images`, f32 (n, 3, h, w), normalised; n may be 0.
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Logits {
-        let run = Run { pass, norms: &self.norms, multiply_adds: None };
-        self.decoder.forward(&self.encoder.forward(images, &run), &run)
+        self.run(images, &Run { pass, norms: &self.norms, multiply_adds: None })
+    }
+
+    fn run(&self, images: &Tensor, run: &Run) -> Logits {
+        self.decoder.forward(&self.encoder.forward(images, run), run)
     }
 
     /// The encoder's feature maps of `images`, finest first.

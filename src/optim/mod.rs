@@ -93,6 +93,11 @@ impl Optimizer {
         named.map(|(name, view)| (name.clone(), view.shallow_clone())).collect()
     }
 
+    /// Updates made so far.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
     /// Updates made so far (AdamW's bias correction needs it); set when a run is resumed.
     pub fn set_updates(&mut self, updates: u64) {
         self.updates = updates;

@@ -17,8 +17,20 @@ pub enum Access {
 /// GPFS, Lustre, NCP, NFS, OrangeFS, PanFS, 9p, SMB, SMB2, BeeGFS. On these a page fault is a slow, single-page
 /// request, and a file that vanishes under a map is common.
 const NETWORK: [u64; 14] = [
-    0x5346_414f, 0x00c3_6400, 0xff53_4d42, 0x6573_5546, 0x4750_4653, 0x0bd0_0bd0, 0x564c, 0x6969, 0x2003_0528,
-    0xaad7_aaea, 0x0102_1997, 0x517b, 0xfe53_4d42, 0x1983_0326,
+    0x5346_414f,
+    0x00c3_6400,
+    0xff53_4d42,
+    0x6573_5546,
+    0x4750_4653,
+    0x0bd0_0bd0,
+    0x564c,
+    0x6969,
+    0x2003_0528,
+    0xaad7_aaea,
+    0x0102_1997,
+    0x517b,
+    0xfe53_4d42,
+    0x1983_0326,
 ];
 
 impl Access {

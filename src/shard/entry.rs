@@ -66,8 +66,15 @@ impl Entry {
     fn to_bytes(&self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
         put(&mut bytes, 0, &self.offset.to_le_bytes());
-        let words =
-            [self.image_len, self.label_len, self.width, self.height, self.image_crc, self.label_crc, self.name.len() as u32];
+        let words = [
+            self.image_len,
+            self.label_len,
+            self.width,
+            self.height,
+            self.image_crc,
+            self.label_crc,
+            self.name.len() as u32,
+        ];
         for (i, word) in words.into_iter().enumerate() {
             put(&mut bytes, 8 + 4 * i, &word.to_le_bytes());
         }

@@ -35,7 +35,15 @@ impl SyncBatchNorm {
         SyncBatchNorm { comm, variance }
     }
 
-    fn forward(&self, layer: &BatchNorm2d, input: &Tensor) -> Result<Tensor, SyncError> {
+    fn normalize(&self, layer: &BatchNorm2d, input: &Tensor) -> Result<Tensor, SyncError> {
+        let (output, backward) = tch::no_grad(|| self.forward(layer, input))?;
+        autograd::attach_backward(&output, &[input, &layer.weight, &layer.bias], move |dy| {
+            backward.run(&dy).map_err(|error| error.to_string())
+        })?;
+        Ok(output)
+    }
+
+    fn forward(&self, layer: &BatchNorm2d, input: &Tensor) -> Result<(Tensor, Backward), SyncError> {
         let moments = Moments::of_ranks(self.comm.as_ref(), input)?;
         let to_tensor = |values: &[f64]| Tensor::from_slice(values).to_kind(Kind::Float).to_device(input.device());
         let (mean, variance) = (to_tensor(&moments.mean), to_tensor(&moments.variance(0.0)));
@@ -72,10 +80,7 @@ impl SyncBatchNorm {
             moves,
             count: moments.count,
         };
-        autograd::attach_backward(&output, &[input, &layer.weight, &layer.bias], move |dy| {
-            backward.run(&dy).map_err(|error| error.to_string())
-        })?;
-        Ok(output)
+        Ok((output, backward))
     }
 }
 
@@ -86,7 +91,7 @@ impl Normalize for SyncBatchNorm {
         if self.comm.size() == 1 && self.variance == Variance::Offset {
             return Local.batch_norm(layer, input);
         }
-        tch::no_grad(|| self.forward(layer, input)).unwrap_or_else(|error| panic!("synchronized batch norm: {error}"))
+        self.normalize(layer, input).unwrap_or_else(|error| panic!("synchronized batch norm: {error}"))
     }
 }
 

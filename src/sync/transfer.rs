@@ -6,7 +6,7 @@ use crate::torch::memory::f32_slice;
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-/// Values in one message: MPI counts bytes in 31 bits.
+/// Values in what all ranks send at once: MPI counts bytes in 31 bits.
 const MESSAGE: usize = 1 << 28;
 
 /// A bucket and, for a GPU, the pinned host memory it passes through.
@@ -39,7 +39,7 @@ impl Transfer {
 }
 
 fn sum_host(values: &mut Tensor, wire: Wire, comm: &dyn Comm) -> Result<(), CommError> {
-    for chunk in f32_slice(values).chunks_mut(MESSAGE) {
+    for chunk in f32_slice(values).chunks_mut(MESSAGE / comm.size()) {
         match wire {
             Wire::F32 => comm.sum_f32(chunk)?,
             Wire::Bf16 => sum_bf16(chunk, comm)?,

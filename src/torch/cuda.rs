@@ -8,7 +8,7 @@ use std::sync::Once;
 ///
 /// A link-time dependency would be dropped by the linker, and on a machine without a driver it would only cost
 /// start-up time and memory.
-pub fn load_if_present() {
+pub fn load_cuda() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if !Path::new("/proc/driver/nvidia/version").exists() && !Path::new("/dev/nvidiactl").exists() {

@@ -5,10 +5,11 @@
 //! `c10::Error` and comes out of the `backward` call that ran the closure.
 
 pub mod autograd;
-pub mod cuda;
+mod cuda;
 mod ffi;
 pub mod fused;
 pub mod memory;
 pub mod precision;
 
+pub use cuda::load_cuda;
 pub use ffi::TorchError;

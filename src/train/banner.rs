@@ -5,6 +5,7 @@ use super::place::Place;
 use super::start::{Beginning, Data};
 use crate::comm::{Comm, CommError};
 use crate::model::Network;
+use crate::model::layers::Role;
 use comfy_table::Table;
 
 /// The table; a collective, since every rank tells its place.
@@ -19,7 +20,8 @@ pub fn table(
     let mine = format!("{} {:?}, {} threads", place.host, place.device, place.threads);
     let places: Vec<String> =
         comm.gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
-    let parameters: usize = network.store.parameters().map(|entry| entry.tensor.numel()).sum();
+    let trained = network.store.entries.iter().filter(|entry| entry.role != Role::Buffer);
+    let parameters: usize = trained.map(|entry| entry.tensor.numel()).sum();
     let train = job.train;
     let (total, first) = (train.total_steps(), beginning.step);
     let mut table = Table::new();

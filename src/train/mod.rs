@@ -68,8 +68,8 @@ pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     let place = agree::agree(&**comm, Place::find(&**comm, job.dist))?;
     let data = agree::agree(&**comm, start::open_data(job, &beginning))?;
     let parts = start::build(job, &beginning, &place, &**comm)?;
-    start::shake_hands(job, &beginning, &data, &parts.0, &**comm)?;
-    let banner = banner::table(job, &beginning, &data, &parts.0, &place, &**comm)?;
+    start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
+    let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
     let trainer = start::trainer(job, &beginning, &place, &data, parts, &**comm)?;
     let state = start::state(job, &beginning, &data, comm.size());
     let recorder = comm.is_root().then(|| Recorder::open(job, state, &banner)).transpose()?;

@@ -12,10 +12,10 @@ use crate::data::source::Source;
 use crate::fault::BadInput;
 use crate::model::layers::{Local, Normalize};
 use crate::model::{ModelConfig, Network, weights};
-use crate::optim::Optimizer;
+use crate::optim::{Flat, Optimizer};
 use crate::schedule::TrainConfig;
 use crate::sync::agreement::Agreement;
-use crate::sync::batch_norm::SyncBatchNorm;
+use crate::sync::batch_norm::{SyncBatchNorm, Variance};
 use crate::sync::buckets::Reducer;
 use crate::sync::replicas;
 use anyhow::Context;
@@ -42,6 +42,15 @@ pub struct Beginning {
     pub dataset_id: Option<String>,
     /// The checkpoint to continue from, on rank 0's file system.
     pub checkpoint: Option<PathBuf>,
+}
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A network, its parameters' memory, and what updates them.
+pub struct Parts {
+    pub network: Network,
+    pub flat: Flat,
+    pub optimizer: Optimizer,
 }
 
 /// Data and order of a run, opened on this rank.
@@ -149,23 +158,17 @@ pub fn open_data(job: &Job, beginning: &Beginning) -> anyhow::Result<Data> {
             job.dataset.list_train
         );
     }
-    let spec = OrderSpec {
-        kind: job.dataset.order,
-        size_per: job.dataset.size_per,
-        seed: job.train.seed,
-        global_batch: beginning.global_batch,
-        micro_batch: job.train.batch_size_per_gpu,
-        short_edges: job.dataset.imgSizes.clone(),
-    };
+    let spec = OrderSpec::new(job.dataset, job.train, beginning.global_batch);
     let order = Arc::new(Order::new(train.sizes(), spec));
     Ok(Data { train, val, order })
 }
 
 /// The network at its first values, the same on every rank, with the optimizer that trains it.
-pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -> anyhow::Result<(Network, Optimizer)> {
+pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -> anyhow::Result<Parts> {
     let network =
         Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(BadInput::new)?;
-    let mut optimizer = Optimizer::new(&network.store, job.train);
+    let flat = Flat::new(&network.store, (job.dist.bucket_mb * MIB) as usize);
+    let mut optimizer = Optimizer::new(&flat, job.train);
     agree::from_root(comm, || {
         match &beginning.checkpoint {
             Some(path) => restore(path, &network, &optimizer)?,
@@ -180,7 +183,7 @@ pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -
     replicas::broadcast(comm, network.store.entries.iter().map(|entry| &entry.tensor))?;
     replicas::broadcast(comm, optimizer.state().iter().map(|(_, tensor)| tensor))?;
     optimizer.set_updates(beginning.updates);
-    Ok((network, optimizer))
+    Ok(Parts { network, flat, optimizer })
 }
 
 /// MODEL, with the weights of TRAIN.start_epoch where a run of the reference is continued.
@@ -237,12 +240,12 @@ pub fn trainer(
     beginning: &Beginning,
     place: &Place,
     data: &Data,
-    (network, optimizer): (Network, Optimizer),
+    parts: Parts,
     comm: &dyn Comm,
 ) -> anyhow::Result<Trainer> {
-    let parameters: Vec<_> = network.store.parameters().map(|entry| entry.tensor.shallow_clone()).collect();
+    let Parts { network, flat, optimizer } = parts;
     let norm: Box<dyn Normalize> =
-        if comm.size() == 1 { Box::new(Local) } else { Box::new(SyncBatchNorm::new(comm.duplicate()?)) };
+        if comm.size() == 1 { Box::new(Local) } else { Box::new(SyncBatchNorm::new(comm.duplicate()?, Variance::Offset)) };
     let share = Share { rank: comm.rank(), ranks: comm.size() };
     let threads = place.threads.min(job.train.workers.max(1));
     let (source, order) = (data.train.clone(), data.order.clone());
@@ -250,7 +253,7 @@ pub fn trainer(
     let loader =
         Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, beginning.step, threads)?;
     Ok(Trainer {
-        reducer: Reducer::new(&parameters, comm.duplicate()?, job.dist)?,
+        reducer: Reducer::new(&flat, comm.duplicate()?, job.dist)?,
         agreement: Agreement::new(comm.duplicate()?),
         network,
         optimizer,

@@ -80,7 +80,7 @@ impl Trainer {
         let factor = poly(self.step, self.recipe.total_steps(), self.recipe.lr_pow);
         let (lr_encoder, lr_decoder) = (self.recipe.lr_encoder * factor, self.recipe.lr_decoder * factor);
         if committed {
-            self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced));
+            self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced))?;
             self.network.commit_statistics(self.running);
         } else {
             self.network.discard_statistics();

@@ -2,6 +2,7 @@
 
 mod c1;
 mod ppm;
+mod pyramid;
 mod upernet;
 
 use super::layers::{Conv2d, ConvNorm, ConvShape, Run, resize};

@@ -1,6 +1,6 @@
 //! Pyramid pooling (Zhao et al. 2016, arXiv:1612.01105; `PPM`, `PPMDeepsup` in the reference's models.py).
 
-use super::{Conv2d, ConvNorm, ConvShape, DeepSupervision, Logits, MAIN_DROPOUT, conv3x3, resize};
+use super::{Conv2d, ConvNorm, ConvShape, DeepSupervision, Logits, MAIN_DROPOUT, conv3x3, pyramid};
 use crate::model::layers::Run;
 use crate::model::path::Path;
 use tch::Tensor;
@@ -40,13 +40,9 @@ impl Ppm {
 
     pub fn forward(&self, maps: &[Tensor], run: &Run) -> Logits {
         let x = &maps[maps.len() - 1];
-        let mut parts = vec![x.shallow_clone()];
-        for (layer, scale) in self.pyramid.iter().zip(SCALES) {
-            let pooled = layer.forward_relu(&x.adaptive_avg_pool2d([scale, scale]), run);
-            parts.push(resize(&pooled, &x.size()[2..]));
-        }
-        let fused = self.fuse.forward(&Tensor::cat(&parts, 1), run);
-        drop(parts);
+        let pool = |(layer, scale): (&ConvNorm, i64)| layer.forward_relu(&x.adaptive_avg_pool2d([scale, scale]), run);
+        let cells: Vec<Tensor> = self.pyramid.iter().zip(SCALES).map(pool).collect();
+        let fused = self.fuse.forward_by(|weight| pyramid::convolve(weight, x, &cells), run);
         let main = self.last.forward(&run.dropout(MAIN_DROPOUT, fused).relu_(), run);
         let deep = self.deep.as_ref().filter(|_| run.pass.deep_supervision);
         let deepsup = deep.map(|head| head.forward(maps, &main, true, run));

@@ -1,6 +1,6 @@
 //! The values a training run starts from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Part, WeightsError, load_file};
 use crate::model::layers::Store;
@@ -19,52 +19,62 @@ pub fn pretrained_file(arch_encoder: &str) -> Option<&'static str> {
     })
 }
 
+/// Checks that initial values are named, and their files there, without reading them.
+///
+/// # Errors
+/// When a file is absent, and when no encoder weights are named but `init` is not random.
+pub fn named(config: &ModelConfig) -> Result<(), WeightsError> {
+    for path in sources(config)?.into_iter().flatten() {
+        std::fs::metadata(&path).map_err(|source| WeightsError::Open { path, source })?;
+    }
+    Ok(())
+}
+
 /// Loads the weights that `config` names into a network fresh from its initialisers; lines for the log.
 ///
 /// The encoder's come from weights_encoder, else from the ImageNet file in pretrained_dir; the decoder's from
 /// weights_decoder, else they stay random.
 ///
 /// # Errors
-/// When a file cannot be used, and when no encoder weights are named but `init` is not random.
+/// As [`named`], and when a file cannot be used.
 pub fn initialize(store: &Store, config: &ModelConfig) -> Result<Vec<String>, WeightsError> {
     let mut lines = Vec::new();
-    let imagenet;
-    let encoder = if !config.weights_encoder.is_empty() {
-        Some(Path::new(&config.weights_encoder))
-    } else if config.init == Init::Random {
-        None
-    } else {
-        imagenet = Path::new(&config.pretrained_dir).join(imagenet_file(config)?);
-        Some(imagenet.as_path())
-    };
-    let decoder = Some(Path::new(&config.weights_decoder)).filter(|path| !path.as_os_str().is_empty());
-    for (part, path) in [(Part::Encoder, encoder), (Part::Decoder, decoder)] {
+    for (part, path) in [Part::Encoder, Part::Decoder].into_iter().zip(sources(config)?) {
         match path {
-            Some(path) => lines.extend(load_file(store, part, path, config.skip_mismatched)?),
-            None => lines.push(format!("{} random initial values", part.prefix().replace('.', ":"))),
+            Some(path) => lines.extend(load_file(store, part, &path, config.skip_mismatched)?),
+            None => lines.push(format!("{}: random initial values", part.name())),
         }
     }
     Ok(lines)
 }
 
-fn imagenet_file(config: &ModelConfig) -> Result<&'static str, WeightsError> {
-    let arch = &config.arch_encoder;
-    let ways = "set MODEL.weights_encoder to a file, or MODEL.init to random to train from random values";
-    let Some(file) = pretrained_file(arch) else {
-        return Err(WeightsError::Nothing(format!(
-            "there are no ImageNet weights of the reference for {arch}: {ways}"
-        )));
+/// The files of the encoder's and the decoder's first values; None: random ones.
+fn sources(config: &ModelConfig) -> Result<[Option<PathBuf>; 2], WeightsError> {
+    let given = |path: &str| Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty());
+    let encoder = match given(&config.weights_encoder) {
+        None if config.init == Init::Pretrained => Some(imagenet_file(config)?),
+        encoder => encoder,
+    };
+    Ok([encoder, given(&config.weights_decoder)])
+}
+
+fn imagenet_file(config: &ModelConfig) -> Result<PathBuf, WeightsError> {
+    let ways = "set MODEL.weights_encoder to a file, or MODEL.init to random to start from random values";
+    let Some(file) = pretrained_file(&config.arch_encoder) else {
+        let arch = &config.arch_encoder;
+        return Err(WeightsError::Nothing(format!("the reference has no ImageNet weights for {arch}: {ways}")));
     };
     if config.pretrained_dir.is_empty() {
         return Err(WeightsError::Nothing(format!(
-            "MODEL.weights_encoder is empty and no ImageNet weights are at hand: set MODEL.pretrained_dir to a folder that holds {file}, or MODEL.init to random if none are wanted"
+            "no initial weights: set MODEL.pretrained_dir to a folder that holds {file} (ImageNet), {ways}"
         )));
     }
-    if !Path::new(&config.pretrained_dir).join(file).exists() {
+    let path = Path::new(&config.pretrained_dir).join(file);
+    if !path.exists() {
         return Err(WeightsError::Nothing(format!(
-            "MODEL.pretrained_dir {} holds no {file}: put it there, {ways}",
-            config.pretrained_dir
+            "{}: no such file: put the ImageNet weights there, {ways}",
+            path.display()
         )));
     }
-    Ok(file)
+    Ok(path)
 }

@@ -18,6 +18,11 @@ pub enum Part {
 }
 
 impl Part {
+    /// encoder or decoder.
+    pub fn name(self) -> &'static str {
+        self.prefix().trim_end_matches('.')
+    }
+
     /// What the part's tensors are called by, with the dot: `encoder.` or `decoder.`.
     pub fn prefix(self) -> &'static str {
         match self {
@@ -47,7 +52,7 @@ pub struct Report {
 impl Report {
     /// Lines for the log, about `part` loaded from `source`.
     pub fn lines(&self, part: Part, source: &str) -> Vec<String> {
-        let part = part.prefix().trim_end_matches('.');
+        let part = part.name();
         let mut lines = vec![format!("{part}: {} tensors from {source}", self.loaded.len())];
         let lists = [
             ("in the file, unused", &self.unused),

@@ -1,0 +1,210 @@
+//! Ends a job in which a rank is silent or makes no progress, and says which and where.
+//!
+//! A thread on every rank sends heartbeats over TCP, because MPI may be what hangs: all ranks to rank 0, rank 0 to
+//! rank 1. The heartbeat says how far the rank's own work has come ([`Watchdog::progress`]), so that one who still
+//! lives but is stuck is found as well.
+
+mod beat;
+mod table;
+
+use super::{Comm, CommError};
+use beat::{Beat, Post, Sender};
+use std::net::TcpListener;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use table::Table;
+
+/// How long without progress until a rank is given up.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Before the first step is done.
+    start: Duration,
+    /// From then on.
+    stall: Duration,
+}
+
+/// The thread that watches; ends when dropped.
+pub struct Watchdog {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+struct State {
+    step: u64,
+    phase: &'static str,
+    /// Calls of `progress`.
+    ticks: u64,
+    stop: bool,
+}
+
+impl Watchdog {
+    /// A rank without progress is given up after `start_timeout_s` seconds, `stall_timeout_s` once a step is done.
+    /// Exchanges addresses over `comm` (collective), then watches until dropped.
+    ///
+    /// `abort` must end the job on all ranks at once; it is called with the exit code after the message is logged.
+    pub fn start(
+        comm: &dyn Comm,
+        start_timeout_s: f64,
+        stall_timeout_s: f64,
+        abort: impl Fn(i32) + Send + 'static,
+    ) -> Result<Watchdog, CommError> {
+        let limits = Limits { start: seconds(start_timeout_s), stall: seconds(stall_timeout_s) };
+        let rank = comm.rank();
+        let listener = (rank < 2 && comm.size() > 1).then(|| TcpListener::bind(("0.0.0.0", 0)));
+        let listener = listener.transpose().map_err(|cause| failed(rank, cause))?;
+        let posts = Post::exchange(comm, listener.as_ref())?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { step: 0, phase: "start", ticks: 0, stop: false }),
+            wake: Condvar::new(),
+        });
+        // Rank 0 watches everyone, rank 1 watches rank 0 alone.
+        let watched: Vec<usize> = match rank {
+            0 => (0..posts.len()).collect(),
+            1 => vec![0],
+            _ => Vec::new(),
+        };
+        let mut watch = Watch {
+            rank,
+            shared: shared.clone(),
+            inbox: listener.map(|listener| beat::Inbox::new(listener, posts[0].token)).transpose().map_err(|cause| failed(rank, cause))?,
+            table: Table::new(&posts, watched),
+            sender: Sender::new(&posts, rank),
+            limits,
+        };
+        let work = move || {
+            if let Some(verdict) = watch.run() {
+                log::error!("{verdict}");
+                abort(1);
+            }
+        };
+        let thread = std::thread::Builder::new().name("segdist-watchdog".into()).spawn(work);
+        Ok(Watchdog { shared, thread: Some(thread.map_err(|cause| failed(rank, cause))?) })
+    }
+
+    /// This rank's work goes on: it is in `phase` of `step`, the number of finished updates.
+    pub fn progress(&self, step: u64, phase: &'static str) {
+        let mut state = lock(&self.shared.state);
+        (state.step, state.phase) = (step, phase);
+        state.ticks += 1;
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        lock(&self.shared.state).stop = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the watchdog has panicked");
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().expect("nothing panics while it holds this lock")
+}
+
+/// Out of range is for ever.
+fn seconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
+}
+
+fn failed(rank: usize, cause: std::io::Error) -> CommError {
+    CommError::Failed { call: "watchdog", rank, cause: cause.to_string() }
+}
+
+/// What the thread owns.
+struct Watch {
+    rank: usize,
+    shared: Arc<Shared>,
+    inbox: Option<beat::Inbox>,
+    table: Table,
+    sender: Sender,
+    limits: Limits,
+}
+
+impl Watch {
+    /// Beats and listens until stopped (None) or until a rank has to be given up (the message).
+    fn run(&mut self) -> Option<String> {
+        let shortest = self.limits.start.min(self.limits.stall);
+        let interval = (shortest / 10).clamp(Duration::from_millis(20), Duration::from_secs(1));
+        let mut before = Instant::now();
+        loop {
+            let stop = self.sleep(interval);
+            let own = self.own_beat(stop);
+            self.sender.send(&own);
+            if stop {
+                return None;
+            }
+            // A watcher that was stopped itself must not take its own absence for everyone's.
+            let passed = before.elapsed().min(2 * interval);
+            before = Instant::now();
+            self.table.age(passed);
+            self.table.heard(&own);
+            let received = self.inbox.as_mut().map(beat::Inbox::receive).unwrap_or_default();
+            received.beats.iter().for_each(|beat| self.table.heard(beat));
+            received.gone.iter().for_each(|rank| self.table.lost(*rank));
+            let verdict = self.table.verdict(&self.limits);
+            if verdict.is_some() {
+                return verdict;
+            }
+        }
+    }
+
+    /// Whether it is time to stop.
+    fn sleep(&self, interval: Duration) -> bool {
+        let state = lock(&self.shared.state);
+        let wait = self.shared.wake.wait_timeout_while(state, interval, |state| !state.stop);
+        wait.expect("nothing panics while it holds this lock").0.stop
+    }
+
+    fn own_beat(&self, last: bool) -> Beat {
+        let state = lock(&self.shared.state);
+        Beat { rank: self.rank, last, step: state.step, ticks: state.ticks, phase: state.phase.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comm::threads;
+    use std::sync::mpsc;
+
+    /// What the watchdog of each rank did: an exit code, if it gave up.
+    fn codes(advances: [bool; 2]) -> Vec<Option<i32>> {
+        threads::run(2, |comm| {
+            let (send, receive) = mpsc::channel();
+            let watchdog = Watchdog::start(comm.as_ref(), 300.0, 0.3, move |code| send.send(code).unwrap()).unwrap();
+            let start = Instant::now();
+            let mut code = None;
+            for step in 1.. {
+                if step == 1 || advances[comm.rank()] {
+                    watchdog.progress(step, "gradients");
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                code = receive.try_recv().ok();
+                if code.is_some() || start.elapsed() > Duration::from_secs(1) {
+                    break;
+                }
+            }
+            code
+        })
+    }
+
+    #[test]
+    fn ranks_that_advance_are_left_alone() {
+        assert_eq!(codes([true, true]), [None, None]);
+    }
+
+    #[test]
+    fn a_rank_that_stands_still_ends_the_job() {
+        assert_eq!(codes([true, false])[0], Some(1));
+    }
+}

@@ -1,0 +1,168 @@
+//! What is known of every rank, and whom to blame. Pure: time comes in as durations.
+
+use super::Limits;
+use super::beat::{Beat, Post};
+use std::time::Duration;
+
+/// A rank whose connection has ended without farewell is given up after this long.
+const GONE: Duration = Duration::from_secs(3);
+
+/// Others named in a verdict.
+const SHOWN: usize = 4;
+
+/// The watched ranks.
+pub struct Table {
+    rows: Vec<Row>,
+}
+
+struct Row {
+    rank: usize,
+    place: String,
+    last: Option<Beat>,
+    /// Since the last heartbeat.
+    silent: Duration,
+    /// Since the last heartbeat that told of progress.
+    stuck: Duration,
+    /// Its connection has ended.
+    lost: bool,
+    finished: bool,
+}
+
+impl Table {
+    /// A table of the ranks `watched`.
+    pub fn new(posts: &[Post], watched: Vec<usize>) -> Table {
+        let row = |rank: usize| Row {
+            rank,
+            place: format!("host {}, pid {}", posts[rank].host, posts[rank].pid),
+            last: None,
+            silent: Duration::ZERO,
+            stuck: Duration::ZERO,
+            lost: false,
+            finished: false,
+        };
+        Table { rows: watched.into_iter().map(row).collect() }
+    }
+
+    /// Time has passed.
+    pub fn age(&mut self, passed: Duration) {
+        for row in &mut self.rows {
+            row.silent += passed;
+            row.stuck += passed;
+        }
+    }
+
+    /// A heartbeat has arrived; one of a rank that is not watched is ignored.
+    pub fn heard(&mut self, beat: &Beat) {
+        let Some(row) = self.rows.iter_mut().find(|row| row.rank == beat.rank) else { return };
+        row.silent = Duration::ZERO;
+        row.finished |= beat.last;
+        if row.last.as_ref().is_none_or(|last| last.ticks != beat.ticks) {
+            row.stuck = Duration::ZERO;
+        }
+        row.last = Some(beat.clone());
+    }
+
+    /// A rank's connection has ended.
+    pub fn lost(&mut self, rank: usize) {
+        self.rows.iter_mut().filter(|row| row.rank == rank).for_each(|row| row.lost = true);
+    }
+
+    /// The message with which to end the job, if it has come to that.
+    ///
+    /// A rank that was never heard is not blamed: a firewall between the sockets must not end a job that MPI runs.
+    pub fn verdict(&self, limits: &Limits) -> Option<String> {
+        let active = || self.rows.iter().filter(|row| !row.finished);
+        let known = || active().filter_map(|row| row.last.as_ref().map(|last| (row, last)));
+        let started = known().any(|(_, last)| last.step > 0);
+        let limit = if started { limits.stall } else { limits.start };
+        let patience = |row: &Row| if row.lost { GONE.min(limits.stall) } else { limits.stall };
+        let silent = known().filter(|(row, _)| row.silent >= patience(row)).max_by_key(|(row, _)| row.silent);
+        // All wait for the slowest: whoever has come least far.
+        let stuck = || known().filter(|(row, _)| row.stuck >= limit).min_by_key(|(_, last)| (last.step, last.ticks));
+        let (row, last, state, time) = match silent {
+            Some((row, last)) => (row, last, "is silent", row.silent),
+            None => stuck().map(|(row, last)| (row, last, "makes no progress", row.stuck))?,
+        };
+        let others: Vec<String> = known()
+            .filter(|(other, _)| other.rank != row.rank)
+            .take(SHOWN)
+            .map(|(other, last)| format!("rank {} in {} of step {}", other.rank, last.phase, last.step))
+            .collect();
+        let others = if others.is_empty() { String::new() } else { format!("; waiting for it: {}", others.join(", ")) };
+        let Row { rank, place, .. } = row;
+        let state = format!("{state} for {:.0} s", time.as_secs_f64());
+        Some(format!("rank {rank} ({place}) {state}, last seen in {} of step {}{others}", last.phase, last.step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { start: Duration::from_secs(300), stall: Duration::from_secs(10) };
+
+    fn table(ranks: usize) -> Table {
+        let post = |rank: usize| Post { host: format!("node{rank}"), pid: 100 + rank as u32, ..Post::default() };
+        Table::new(&(0..ranks).map(post).collect::<Vec<_>>(), (0..ranks).collect())
+    }
+
+    fn beat(rank: usize, step: u64, ticks: u64) -> Beat {
+        Beat { rank, last: false, step, ticks, phase: "gradients".into() }
+    }
+
+    /// Seconds pass in which the ranks named beat as they are told.
+    fn pass(table: &mut Table, seconds: u64, beats: &[Beat]) {
+        for _ in 0..seconds {
+            table.age(Duration::from_secs(1));
+            beats.iter().for_each(|beat| table.heard(beat));
+        }
+    }
+
+    #[test]
+    fn a_silent_rank_is_named_with_host_pid_and_place() {
+        let mut table = table(2);
+        pass(&mut table, 1, &[beat(0, 4, 9), beat(1, 4, 9)]);
+        pass(&mut table, 9, &[beat(0, 4, 10)]);
+        assert_eq!(table.verdict(&LIMITS), None);
+        pass(&mut table, 1, &[beat(0, 4, 10)]);
+        let verdict = table.verdict(&LIMITS).unwrap();
+        assert!(verdict.starts_with("rank 1 (host node1, pid 101) is silent for 10 s, last seen in gradients of step 4"));
+        assert!(verdict.contains("rank 0 in gradients"), "{verdict}");
+    }
+
+    #[test]
+    fn a_rank_whose_connection_ended_is_given_up_early() {
+        let mut table = table(2);
+        pass(&mut table, 1, &[beat(0, 4, 9), beat(1, 4, 9)]);
+        table.lost(1);
+        pass(&mut table, 3, &[beat(0, 4, 10)]);
+        assert!(table.verdict(&LIMITS).unwrap().starts_with("rank 1"));
+    }
+
+    #[test]
+    fn of_ranks_that_stand_still_the_one_behind_is_named() {
+        let mut table = table(3);
+        pass(&mut table, 12, &[beat(0, 4, 9), beat(1, 4, 8), beat(2, 4, 9)]);
+        let verdict = table.verdict(&LIMITS).unwrap();
+        assert!(verdict.starts_with("rank 1 (host node1, pid 101) makes no progress"), "{verdict}");
+    }
+
+    #[test]
+    fn the_first_step_has_its_own_limit() {
+        let mut table = table(1);
+        pass(&mut table, 299, &[beat(0, 0, 1)]);
+        assert_eq!(table.verdict(&LIMITS), None);
+        pass(&mut table, 2, &[beat(0, 0, 1)]);
+        assert!(table.verdict(&LIMITS).is_some());
+    }
+
+    #[test]
+    fn neither_a_finished_rank_nor_one_never_heard_is_blamed() {
+        let mut table = table(3);
+        table.heard(&Beat { last: true, ..beat(1, 4, 9) });
+        for tick in 0..400 {
+            pass(&mut table, 1, &[beat(0, 4, tick)]);
+        }
+        assert_eq!(table.verdict(&LIMITS), None);
+    }
+}

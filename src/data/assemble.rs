@@ -1,0 +1,110 @@
+//! One micro-batch from its samples: read, decoded, augmented and padded, on all threads of the pool it is called in.
+
+use super::augment::{Augment, Placement, Scratch, padded_size};
+use super::batch::{Buffers, HostBatch};
+use super::order::MicroBatch;
+use super::random::{Purpose, Stream};
+use super::source::{DataError, Source};
+use super::{DatasetConfig, OnCorrupt};
+use rayon::prelude::*;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Samples that are tried in place of a corrupt one before its error counts.
+const SUBSTITUTES: usize = 16;
+
+/// What makes micro-batches out of a source.
+pub(super) struct Assembler {
+    source: Arc<Source>,
+    augment: Augment,
+    seed: u64,
+    padding_constant: u32,
+    rate: u32,
+    padding_label: i64,
+    on_corrupt: OnCorrupt,
+    scratch: Mutex<Vec<Scratch>>,
+    buffers: Arc<Buffers>,
+}
+
+impl Assembler {
+    pub fn new(source: Arc<Source>, config: &DatasetConfig, padding_label: i64, seed: u64) -> Assembler {
+        Assembler {
+            source,
+            augment: Augment::new(config, seed),
+            seed,
+            padding_constant: config.padding_constant,
+            rate: config.segm_downsampling_rate.max(1),
+            padding_label,
+            on_corrupt: config.on_corrupt,
+            scratch: Mutex::default(),
+            buffers: Arc::default(),
+        }
+    }
+
+    /// The batch, and how many of its samples stand in for corrupt ones.
+    ///
+    /// What stands in for a sample is drawn from a stream of (seed, pass, sample), so it is the same on any rank.
+    pub fn micro_batch(&self, pass: u64, planned: &MicroBatch) -> Result<(HostBatch, usize), DataError> {
+        let mut samples = planned.samples.clone();
+        let mut draws: Vec<Option<(Stream, usize)>> = samples.iter().map(|_| None).collect();
+        loop {
+            // A substitute has a size of its own, so the whole batch is laid out anew.
+            let mut batch = self.lay_out(pass, planned, samples.clone());
+            let mut again = false;
+            for (i, outcome) in self.fill(pass, planned.short_edge, &mut batch).into_iter().enumerate() {
+                let Err(error) = outcome else { continue };
+                let (stream, drawn) = draws[i].get_or_insert_with(|| {
+                    let sample = planned.samples[i].into();
+                    (Stream::new(self.seed, Purpose::Substitute, pass, sample), 0)
+                });
+                if self.on_corrupt == OnCorrupt::Abort || !error.is_corrupt() || *drawn == SUBSTITUTES {
+                    return Err(error);
+                }
+                *drawn += 1;
+                samples[i] = stream.below(self.source.len() as u64) as u32;
+                log::warn!("{error}; {} takes its place", self.source.name(samples[i] as usize));
+                again = true;
+            }
+            if !again {
+                batch.valid = batch.labels.iter().filter(|&&label| label != -1).count() as u64;
+                return Ok((batch, draws.iter().flatten().count()));
+            }
+        }
+    }
+
+    fn place(&self, pass: u64, sample: u32, short_edge: u32) -> Placement {
+        self.augment.place(self.source.sizes()[sample as usize], pass, sample, short_edge)
+    }
+
+    /// A batch of the right size that holds no pixels yet.
+    fn lay_out(&self, pass: u64, planned: &MicroBatch, samples: Vec<u32>) -> HostBatch {
+        let sizes: Vec<(u32, u32)> = samples.iter().map(|&s| self.place(pass, s, planned.short_edge).size).collect();
+        let (width, height) = padded_size(&sizes, self.padding_constant, self.rate);
+        let (mut images, mut labels) = self.buffers.take();
+        images.resize(sizes.len() * 3 * width as usize * height as usize, 0);
+        labels.clear();
+        labels.resize(sizes.len() * (width / self.rate) as usize * (height / self.rate) as usize, self.padding_label);
+        let (first, rate, home) = (planned.first, self.rate, self.buffers.clone());
+        HostBatch { first, samples, width, height, sizes, images, labels, valid: 0, rate, home }
+    }
+
+    /// Fills every sample's part of the batch.
+    fn fill(&self, pass: u64, short_edge: u32, batch: &mut HostBatch) -> Vec<Result<(), DataError>> {
+        let stride = batch.width as usize * 3;
+        let label_stride = (batch.width / batch.rate) as usize;
+        let image_bytes = (stride * batch.height as usize).max(1);
+        let label_count = (label_stride * (batch.height / batch.rate) as usize).max(1);
+        let parts = batch.images.par_chunks_mut(image_bytes).zip(batch.labels.par_chunks_mut(label_count));
+        let fill = |((image, label), &sample): ((&mut [u8], &mut [i64]), &u32)| {
+            let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+            let read = self.source.read(sample as usize, &mut scratch.sample);
+            if read.is_ok() {
+                let placement = self.place(pass, sample, short_edge);
+                scratch.image(&placement, image, stride);
+                scratch.label(&placement, self.rate, self.source.label_map().table(), label, label_stride);
+            }
+            self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+            read
+        };
+        parts.zip(&batch.samples).map(fill).collect()
+    }
+}
