@@ -33,7 +33,7 @@ impl Bench {
         let network = golden::network(PAIR.0, PAIR.1);
         let entries = network.store.entries.iter();
         let tensors: Vec<_> = entries.map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
-        write_safetensors(&weights, &tensors).unwrap();
+        write_safetensors(&tensors, &mut std::fs::File::create(&weights).unwrap()).unwrap();
         let dataset =
             DatasetConfig { num_class: golden::CLASSES as usize, imgSizes: vec![32, 40], ..Default::default() };
         let weights = weights.to_str().unwrap().to_string();
