@@ -7,7 +7,6 @@
 use super::{Comm, CommError};
 use mpi::environment::Universe;
 use mpi::ffi;
-use mpi::topology::Communicator;
 use mpi::traits::AsRaw;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;

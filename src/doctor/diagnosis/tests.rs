@@ -1,0 +1,100 @@
+//! Each problem is found, named and given a remedy.
+
+use super::*;
+use crate::doctor::machine::Mount;
+use crate::doctor::probe::Timing;
+
+fn rank_on(host: &str) -> Facts {
+    Facts {
+        host: host.to_owned(),
+        program: "0.1.0 (abc)".to_owned(),
+        libtorch: None,
+        mpi: Some("Open MPI v5.0.11".to_owned()),
+        launcher: "mpirun (Open MPI)".to_owned(),
+        launched: None,
+        container: None,
+        cores: (0..8).collect(),
+        host_cores: 8,
+        omp_threads: None,
+        gpus: 0,
+        nvidia_driver: false,
+        fabrics: Vec::new(),
+        locks_memory: false,
+        shm_bytes: Some(8 << 30),
+        memory_bytes: None,
+        mount: Some(Mount { folder: "/data".to_owned(), kind: "ext4".to_owned(), network: false, free_bytes: 1 << 40 }),
+    }
+}
+
+fn healthy() -> Measured {
+    let allreduce = vec![Timing { bytes: 1 << 24, time_us: 1e3, busbw_gbps: 16.0 }];
+    Measured { allreduce, writable: true, ..Measured::default() }
+}
+
+/// The only finding that is not ok.
+fn only_problem(ranks: &[Facts], measured: &Measured) -> Finding {
+    let mut problems: Vec<Finding> =
+        diagnose(ranks, measured).into_iter().filter(|finding| finding.level != Level::Ok).collect();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let problem = problems.remove(0);
+    assert!(problem.remedy.is_some());
+    problem
+}
+
+#[test]
+fn two_good_hosts_have_no_problem() {
+    let findings = diagnose(&[rank_on("a"), rank_on("b")], &healthy());
+    assert!(findings.iter().all(|finding| finding.level == Level::Ok), "{findings:?}");
+}
+
+#[test]
+fn another_build_on_one_rank_forbids_training() {
+    let mut ranks = vec![rank_on("a"), rank_on("b")];
+    ranks[1].program = "0.1.0 (def)".to_owned();
+    let problem = only_problem(&ranks, &healthy());
+    assert_eq!((problem.topic, problem.level), ("segdist", Level::Error));
+    assert!(problem.found.contains("def) (rank 1)"), "{}", problem.found);
+}
+
+#[test]
+fn processes_that_do_not_know_each_other_forbid_training() {
+    let mut alone = rank_on("a");
+    alone.launched = Some(4);
+    assert_eq!(only_problem(&[alone], &healthy()).level, Level::Error);
+}
+
+#[test]
+fn wrong_sums_name_their_ranks() {
+    let measured = Measured { wrong_sums: vec![1], ..healthy() };
+    let problem = only_problem(&[rank_on("a"), rank_on("b")], &measured);
+    assert_eq!((problem.level, problem.found.ends_with("rank 1")), (Level::Error, true));
+}
+
+#[test]
+fn a_driver_without_a_usable_gpu_is_a_warning() {
+    let mut rank = rank_on("a");
+    rank.nvidia_driver = true;
+    let problem = only_problem(&[rank], &healthy());
+    assert_eq!((problem.topic, problem.level), ("devices", Level::Warning));
+}
+
+#[test]
+fn a_rank_bound_to_one_core_of_many_is_a_warning() {
+    let mut ranks = vec![rank_on("a"), rank_on("a")];
+    ranks[0].cores = vec![0];
+    ranks[1].cores = vec![1];
+    assert_eq!(only_problem(&ranks, &healthy()).topic, "cores");
+}
+
+#[test]
+fn small_shared_memory_and_slow_clocks_and_blind_hosts_are_warnings() {
+    let mut ranks = vec![rank_on("a"), rank_on("a")];
+    ranks[0].shm_bytes = Some(64 << 20);
+    assert_eq!(only_problem(&ranks, &healthy()).topic, "memory");
+
+    let ranks = [rank_on("a"), rank_on("b")];
+    let late = Measured { clock_skew_s: 90.0, clock_rank: 1, ..healthy() };
+    assert_eq!(only_problem(&ranks, &late).topic, "clocks");
+    let blind = Measured { blind: vec![1], ..healthy() };
+    assert!(only_problem(&ranks, &blind).found.contains("rank 1"));
+}
