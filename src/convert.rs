@@ -3,14 +3,18 @@
 //! A network is two parts, encoder and decoder. The reference keeps them in two .pth files without a prefix; a
 //! safetensors file holds both, under `encoder.` and `decoder.`.
 
+mod torchscript;
+
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
 use tch::Tensor;
+
+pub use torchscript::export;
 
 use crate::bad_input;
 use crate::fault::BadInput;
@@ -53,7 +57,7 @@ pub fn run(inputs: &[PathBuf], output: &Path, to: Option<Format>) -> anyhow::Res
     let extension = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let to = to.unwrap_or(if extension == "safetensors" { Format::Safetensors } else { Format::Pth });
     match to {
-        Format::Safetensors => save(output, &weights, |file| write_safetensors(&weights, file)),
+        Format::Safetensors => save_tensors(output, to, &weights),
         Format::Pth => {
             let folder = output.is_dir() || !matches!(extension, "pth" | "pt" | "tar");
             let target = if folder { output.join(format!("{}.pth", stem(&inputs[0]))) } else { output.to_path_buf() };
@@ -124,32 +128,39 @@ fn save_pth(target: &Path, weights: Weights) -> anyhow::Result<()> {
     for (prefix, tensors) in [("encoder_", encoder), ("decoder_", decoder), ("", rest)] {
         let path = if pair { target.with_file_name(format!("{prefix}{file}")) } else { target.to_path_buf() };
         if !tensors.is_empty() {
-            save(&path, &tensors, |out| write_pth(&tensors, out))?;
+            save_tensors(&path, Format::Pth, &tensors)?;
         }
     }
     Ok(())
 }
 
-/// Writes a file that appears whole or not at all.
-fn save(
-    path: &Path,
-    weights: &Weights,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> anyhow::Result<()> {
+/// Writes a file that appears whole or not at all; `write` is given the name to write to.
+fn save(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let Some(name) = path.file_name() else { bad_input!("{}: not a name for a file", path.display()) };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unfinished = folder.join(format!(".{}.unfinished", name.to_string_lossy()));
-    let attempt = || -> io::Result<()> {
+    let attempt = || -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
-        let mut file = BufWriter::new(File::create(&unfinished)?);
-        write(&mut file)?;
-        file.into_inner()?.sync_all()?;
+        write(&unfinished)?;
+        File::open(&unfinished)?.sync_all()?;
         std::fs::rename(&unfinished, path)?;
-        File::open(folder)?.sync_all()
+        Ok(File::open(folder)?.sync_all()?)
     };
     attempt()
         .inspect_err(|_| drop(std::fs::remove_file(&unfinished)))
-        .with_context(|| format!("{}: cannot be written", path.display()))?;
-    println!("{}: {} tensors, {:.1} MB", path.display(), weights.len(), std::fs::metadata(path)?.len() as f64 / 1e6);
+        .with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Writes named tensors and says so.
+fn save_tensors(path: &Path, to: Format, tensors: &[(String, Tensor)]) -> anyhow::Result<()> {
+    save(path, |unfinished| {
+        let mut file = BufWriter::new(File::create(unfinished)?);
+        match to {
+            Format::Pth => write_pth(tensors, &mut file)?,
+            Format::Safetensors => write_safetensors(tensors, &mut file)?,
+        }
+        Ok(file.flush()?)
+    })?;
+    println!("{}: {} tensors, {:.1} MB", path.display(), tensors.len(), std::fs::metadata(path)?.len() as f64 / 1e6);
     Ok(())
 }

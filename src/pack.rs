@@ -203,7 +203,7 @@ struct OpenShard {
 
 impl OpenShard {
     fn push(&mut self, packed: Packed) {
-        self.bytes += packed.record.len();
+        self.bytes += packed.record.byte_len();
         self.inputs.update(packed.stamp.as_bytes());
         self.pixels.resize(256, 0);
         self.pixels.iter_mut().zip(packed.pixels).for_each(|(sum, count)| *sum += count);

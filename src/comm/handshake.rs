@@ -63,8 +63,14 @@ fn difference(name: &str, values: &[Option<&str>]) -> Option<String> {
     let odd = values.iter().find(|value| *value != common)?;
     let ranks: Vec<String> = (0..values.len()).filter(|rank| values[*rank] == *odd).map(|rank| rank.to_string()).collect();
     let named = if let [rank] = &ranks[..] { format!("rank {rank}") } else { format!("ranks {}", ranks.join(", ")) };
-    let text = |value: &Option<&str>| value.map_or("nothing".to_string(), |value| format!("`{value}`"));
+    let [odd, common] = [(odd, common), (common, odd)].map(|(of, other)| of.map(|of| own_line(of, other.unwrap_or(""))));
+    let text = |value: Option<&str>| value.map_or("nothing".to_string(), |value| format!("`{}`", value.trim()));
     Some(format!("{named} differs in {name}: {} instead of {}", text(odd), text(common)))
+}
+
+/// The first line of a value that another value lacks; "" where it lacks none.
+fn own_line<'a>(value: &'a str, other: &str) -> &'a str {
+    value.lines().find(|line| !other.lines().any(|theirs| theirs == *line)).unwrap_or("")
 }
 
 #[cfg(test)]
@@ -102,6 +108,12 @@ mod tests {
     fn a_missing_tensor_is_named() {
         let all = outcome(&[&[("tensor conv.weight", "f32")], &[], &[("tensor conv.weight", "f32")]]);
         assert_eq!(all[0].as_deref(), Some("rank 1 differs in tensor conv.weight: nothing instead of `f32`"));
+    }
+
+    #[test]
+    fn of_long_values_the_lines_that_differ_are_named() {
+        let all = outcome(&[&[("configuration", "a: 1\nb: 2\nc: 3")], &[("configuration", "a: 1\nb: 4\nc: 3")]]);
+        assert_eq!(all[1].as_deref(), Some("rank 1 differs in configuration: `b: 4` instead of `b: 2`"));
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl Resizer {
         self.horizontal.set(source.width, width);
         self.vertical.set(source.height, height);
         // Pixels are handled as four bytes, so the last one of a row touches the byte behind it.
-        self.row.resize(source.width as usize * 3 + 1, 0);
+        // Spans are handled at full length, the weights behind their end being zero.
+        self.row.resize((source.width as usize + self.horizontal.taps) * 3 + 1, 0);
         let rows = out.chunks_mut(stride).take(height as usize).map(|row| &mut row[..width as usize * 3]);
         let shrunk = i64::from(source.height) - i64::from(height);
         if shrunk > 0 && shrunk > 2 * (i64::from(source.width) - i64::from(width)) {
@@ -100,7 +101,7 @@ impl Resizer {
                 horizontal_pass(&self.row, &self.horizontal, slot);
             }
             filled = start + weights.len();
-            vertical_pass(Rows { ring: &self.ring, slots, slot_bytes, start }, weights, to);
+            vertical_pass(Rows { ring: &self.ring, slots, slot_bytes, start: start % slots }, weights, to);
         }
     }
 
@@ -180,6 +181,7 @@ impl Filter {
 }
 
 /// Rounds a sum of weighted pixels. Weights are not negative and add up to one, so only the upper bound needs care.
+#[inline(always)]
 fn round(sum: i32) -> u8 {
     (sum >> PRECISION).min(255) as u8
 }
@@ -189,9 +191,35 @@ const HALF: i32 = 1 << (PRECISION - 1);
 
 #[multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
 fn horizontal_pass(row: &[u8], filter: &Filter, out: &mut [u8]) {
-    for (x, (&(start, length), weights)) in
-        filter.spans.iter().zip(filter.weights.chunks_exact(filter.taps)).enumerate()
-    {
+    // Loops of a known length are unrolled and stay in registers. Enlarging takes 3 taps, halving 5.
+    match filter.taps {
+        3 => horizontal_taps::<3>(row, filter, out),
+        5 => horizontal_taps::<5>(row, filter, out),
+        _ => horizontal_any(row, filter, out),
+    }
+}
+
+#[inline(always)]
+fn horizontal_taps<const TAPS: usize>(row: &[u8], filter: &Filter, out: &mut [u8]) {
+    let (all_weights, _) = filter.weights.as_chunks::<TAPS>();
+    for (x, (&(start, _), weights)) in filter.spans.iter().zip(all_weights).enumerate() {
+        let pixels = &row[3 * start..][..3 * TAPS + 1];
+        let mut sums = [HALF; 4];
+        for tap in 0..TAPS {
+            for c in 0..4 {
+                sums[c] += i32::from(pixels[3 * tap + c]) * weights[tap];
+            }
+        }
+        for (to, sum) in out[3 * x..3 * x + 4].iter_mut().zip(sums) {
+            *to = round(sum);
+        }
+    }
+}
+
+#[inline(always)]
+fn horizontal_any(row: &[u8], filter: &Filter, out: &mut [u8]) {
+    let all_weights = filter.weights.chunks_exact(filter.taps);
+    for (x, (&(start, length), weights)) in filter.spans.iter().zip(all_weights).enumerate() {
         let pixels = &row[3 * start..][..3 * length + 1];
         let mut sums = [HALF; 4];
         for (tap, &weight) in weights[..length].iter().enumerate() {
@@ -199,7 +227,9 @@ fn horizontal_pass(row: &[u8], filter: &Filter, out: &mut [u8]) {
                 *sum += i32::from(value) * weight;
             }
         }
-        out[3 * x..3 * x + 4].copy_from_slice(&sums.map(round));
+        for (to, sum) in out[3 * x..3 * x + 4].iter_mut().zip(sums) {
+            *to = round(sum);
+        }
     }
 }
 
@@ -209,13 +239,25 @@ struct Rows<'a> {
     ring: &'a [u8],
     slots: usize,
     slot_bytes: usize,
+    /// Slot of the first row.
     start: usize,
 }
 
-impl<'a> Rows<'a> {
+impl Rows<'_> {
+    /// Adds every row's values from byte `from` on, weighted.
     #[inline(always)]
-    fn row(&self, tap: usize) -> &'a [u8] {
-        &self.ring[(self.start + tap) % self.slots * self.slot_bytes..][..self.slot_bytes]
+    fn add<const LANES: usize>(&self, from: usize, weights: &[i32]) -> [i32; LANES] {
+        let mut sums = [HALF; LANES];
+        let mut slot = self.start;
+        for &weight in weights {
+            let values = &self.ring[slot * self.slot_bytes + from..][..LANES];
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += i32::from(value) * weight;
+            }
+            // Cheaper than a division for every row.
+            slot = if slot + 1 == self.slots { 0 } else { slot + 1 };
+        }
+        sums
     }
 }
 
@@ -223,21 +265,15 @@ impl<'a> Rows<'a> {
 fn vertical_pass(rows: Rows, weights: &[i32], out: &mut [u8]) {
     const LANES: usize = 32;
     let whole = out.len() / LANES * LANES;
-    let (blocks, rest) = out.split_at_mut(whole);
-    for (i, block) in blocks.chunks_exact_mut(LANES).enumerate() {
-        let mut sums = [HALF; LANES];
-        for (tap, &weight) in weights.iter().enumerate() {
-            let values = &rows.row(tap)[i * LANES..][..LANES];
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum += i32::from(value) * weight;
-            }
-        }
+    let (blocks, rest) = out.as_chunks_mut::<LANES>();
+    for (i, block) in blocks.iter_mut().enumerate() {
+        let sums = rows.add::<LANES>(i * LANES, weights);
         for (to, sum) in block.iter_mut().zip(sums) {
             *to = round(sum);
         }
     }
     for (i, to) in rest.iter_mut().enumerate() {
-        let weighted = weights.iter().enumerate().map(|(tap, &w)| i32::from(rows.row(tap)[whole + i]) * w);
-        *to = round(HALF + weighted.sum::<i32>());
+        let [sum] = rows.add::<1>(whole + i, weights);
+        *to = round(sum);
     }
 }

@@ -105,7 +105,7 @@ pub struct Source {
 
 enum Store {
     Files(Vec<Pair>),
-    Shards(Set),
+    Shards(Box<Set>),
 }
 
 thread_local! {
@@ -146,7 +146,7 @@ impl Source {
         let (label_map, rule) = label_map(config, stored)?;
         let sizes = set.entries().map(|entry| (entry.width, entry.height)).collect();
         let id = set.index.dataset_id().to_string();
-        Ok(Source { store: Store::Shards(set), sizes, id, label_map, rule })
+        Ok(Source { store: Store::Shards(Box::new(set)), sizes, id, label_map, rule })
     }
 
     /// Number of samples.

@@ -5,6 +5,7 @@
 //! one group with one operation.
 
 use crate::model::layers::{Role, Store};
+use crate::torch::memory;
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
@@ -83,6 +84,15 @@ impl Flat {
     pub fn zeros(&self) -> Tensor {
         self.parameters.zeros_like()
     }
+}
+
+/// Puts the weights of convolutions into channels-last memory order, which a [`Flat`] made afterwards keeps.
+pub fn to_channels_last(store: &Store) {
+    tch::no_grad(|| {
+        for entry in store.entries.iter().filter(|entry| entry.role == Role::Weight && entry.tensor.dim() == 4) {
+            entry.tensor.shallow_clone().set_data(&memory::to_channels_last(&entry.tensor));
+        }
+    });
 }
 
 fn slots(store: &Store) -> Vec<Slot> {

@@ -5,7 +5,7 @@
 
 mod flat;
 
-pub use flat::{Flat, Group, Slot};
+pub use flat::{Flat, Group, Slot, to_channels_last};
 
 use crate::schedule::{Optim, TrainConfig};
 use crate::torch::TorchError;

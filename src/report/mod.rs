@@ -2,10 +2,10 @@
 //!
 //! Nothing here decides anything; every function takes finished numbers or pixels.
 
-pub mod ade20k;
 pub mod canvas;
 pub mod curve;
 pub mod history;
+pub mod matrix;
 pub mod overlay;
 pub mod palette;
 pub mod picture;

@@ -1,6 +1,6 @@
 //! Names and colours of the classes.
 
-use super::ade20k;
+use crate::data::layout;
 
 /// The golden ratio's fractional part: multiples of it spread over a circle as evenly as any count allows.
 const GOLDEN: f64 = 0.618_033_988_749_895;
@@ -18,17 +18,15 @@ impl Classes {
     /// Names and colours for `count` classes: the given ones as far as they go, ADE20K's where there are 150 classes
     /// and nothing is given, else `class 7` and a generated colour.
     pub fn new(count: usize, names: Option<&[String]>, colours: Option<&[[u8; 3]]>) -> Classes {
-        let ade20k = count == ade20k::CLASSES.len() && names.is_none_or(<[String]>::is_empty);
-        let name = |class: usize| match names.and_then(|names| names.get(class)) {
-            Some(name) => name.clone(),
-            None if ade20k => ade20k::CLASSES[class].0.to_string(),
-            None => format!("class {class}"),
-        };
-        let colour = |class: usize| match colours.and_then(|colours| colours.get(class)) {
-            Some(colour) => *colour,
-            None if ade20k => ade20k::CLASSES[class].1,
-            None => generated(class),
-        };
+        let (mut known_names, mut known_colours) = layout::ade20k();
+        if count != known_names.len() || names.is_some_and(|names| !names.is_empty()) {
+            known_names.clear();
+            known_colours.clear();
+        }
+        let given_or_known = |class| names.and_then(|names| names.get(class)).or(known_names.get(class));
+        let name = |class| given_or_known(class).cloned().unwrap_or_else(|| format!("class {class}"));
+        let given_or_known = |class| colours.and_then(|colours| colours.get(class)).or(known_colours.get(class));
+        let colour = |class| given_or_known(class).copied().unwrap_or_else(|| generated(class));
         Classes { names: (0..count).map(name).collect(), colours: (0..count).map(colour).collect() }
     }
 

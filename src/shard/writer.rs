@@ -27,7 +27,7 @@ pub struct Record {
 
 impl Record {
     /// Bytes of image and label.
-    pub fn len(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         self.image.len() + self.label.len()
     }
 }

@@ -61,6 +61,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub fn segdist_autocast_enter(cuda: c_int, kind: c_int) -> *mut c_char;
     pub fn segdist_autocast_exit(cuda: c_int) -> *mut c_char;
+    pub fn segdist_peak_device_bytes(index: c_int, bytes: *mut i64) -> *mut c_char;
 }
 
 /// Turns a message of the shim into a result and frees it.

@@ -1,5 +1,6 @@
 //! Tensors as slices, memory order, and how much memory the process has used.
 
+use super::{TorchError, ffi};
 use tch::{Device, Kind, Tensor};
 
 /// The values of a contiguous f32 tensor on the CPU, writable.
@@ -39,6 +40,14 @@ pub fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap_or(0.0) / 1024.0
+}
+
+/// The most memory that tensors on GPU `index` have taken, in MiB.
+pub fn peak_device_mb(index: usize) -> Result<f64, TorchError> {
+    let mut bytes = 0;
+    // SAFETY: the pointer is valid for the call.
+    ffi::check(unsafe { ffi::segdist_peak_device_bytes(index as i32, &mut bytes) })?;
+    Ok(bytes as f64 / 1_048_576.0)
 }
 
 /// Keeps freed memory in the process instead of giving it back after every step only to fault it in again.

@@ -7,6 +7,7 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/native_batch_norm_backward.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -161,6 +162,13 @@ char *segdist_autocast_exit(int cuda) {
   return guarded([&] {
     if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(cuda ? at::kCUDA : at::kCPU, false);
+  });
+}
+
+char *segdist_peak_device_bytes(int index, int64_t *bytes) {
+  return guarded([&] {
+    auto stats = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(index));
+    *bytes = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
   });
 }
 

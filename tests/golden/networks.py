@@ -1,9 +1,9 @@
 """Writes the golden files that tests/networks.rs and tests/parity.rs compare with, from the reference itself.
 
-    python tests/golden/networks.py PATH_OF_THE_REFERENCE
+    python tests/golden/networks.py PATH_OF_THE_REFERENCE [FILE...]
 
-PATH_OF_THE_REFERENCE is a checkout of CSAILVision/semantic-segmentation-pytorch. Needs PyTorch 2.11, numpy, and what the
-reference's train.py imports.
+PATH_OF_THE_REFERENCE is a checkout of CSAILVision/semantic-segmentation-pytorch; without FILE, all are
+written. Needs PyTorch 2.11, numpy, and what the reference's train.py imports.
 
 networks-tensors.txt: names and shapes of every encoder's, and every encoder's decoders', state dict.
 networks.json: for a selection of pairs, filled by `fill`, scores at fixed places, norms of the feature maps, and one
@@ -291,18 +291,22 @@ def main():
     sys.path.insert(0, sys.argv[1])
     from mit_semseg.models import models
 
-    torch.manual_seed(0)
-    (HERE / "networks-tensors.txt").write_text(tensor_list(models))
-    write("networks.json", golden, models, PAIRS)
-    write("parity.json", parity, models, TRAINED)
+    files = {
+        "networks-tensors.txt": lambda: tensor_list(models),
+        "networks.json": lambda: lines(golden, models, PAIRS),
+        "parity.json": lambda: lines(parity, models, TRAINED),
+    }
+    for name in sys.argv[2:] or files:
+        (HERE / name).write_text(files[name]())
 
 
-def write(name, measure, models, pairs):
-    lines = []
-    for encoder, decoder in pairs:
-        lines.append("  " + json.dumps(measure(models, encoder, decoder), separators=(",", ":")))
-        print(lines[-1][:300], file=sys.stderr)
-    (HERE / name).write_text("[\n" + ",\n".join(lines) + "\n]\n")
+def lines(measure, models, pairs):
+    """A JSON array with one line per pair."""
+    result = []
+    for pair in pairs:
+        result.append("  " + json.dumps(measure(models, *pair), separators=(",", ":")))
+        print(*pair, file=sys.stderr)
+    return "[\n" + ",\n".join(result) + "\n]\n"
 
 
 if __name__ == "__main__":

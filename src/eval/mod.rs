@@ -1,0 +1,262 @@
+//! Evaluation: one integer confusion matrix over all ranks.
+//!
+//! Images whose inputs have equal shapes form batches; batch i is rank (i mod ranks)'s. A thread decodes and resizes
+//! ([`input`]) ahead of the network ([`scorer`]), whose scores become labels pixel by pixel ([`fuse`]). Ranks add their
+//! counts, so the number of ranks and threads does not show in the result.
+
+mod boundary;
+pub mod fuse;
+pub mod input;
+mod outcome;
+pub mod scorer;
+pub mod weights_choice;
+
+pub use crate::metrics::Iou;
+pub use outcome::Outcome;
+
+use crate::comm::{Comm, agree};
+use crate::data::{DatasetConfig, source::Source};
+use crate::fault::BadInput;
+use crate::metrics::Confusion;
+use crate::model::{ModelConfig, Network};
+use crate::report::overlay::{self, Image};
+use crate::report::{palette::Classes, progress, write_whole};
+use anyhow::Context;
+use boundary::BoundaryCounts;
+use input::Prepared;
+use schemars::JsonSchema;
+use scorer::Scorer;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tch::Device;
+use weights_choice::Origin;
+
+/// How a network is evaluated.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ValConfig {
+    /// Images of equal shape that are evaluated at once.
+    pub batch_size: usize,
+    /// Write an overlay of every image to DIR/overlays.
+    pub visualize: bool,
+    /// Suffix of the reference's weight files in DIR: encoder_<this> and decoder_<this>.
+    pub checkpoint: String,
+    /// Mean IoU over all classes as the reference counts it (absent classes are 0), or over the present ones.
+    pub iou: Iou,
+    /// Epochs between evaluations during training; 0: only at the end.
+    pub every_epochs: u64,
+    /// Side of a sliding window in pixels; 0: the whole image at once.
+    pub window: u32,
+    /// Step of the sliding window; 0: two thirds of it.
+    pub stride: u32,
+    /// Average with the mirrored image.
+    pub flip: bool,
+    /// Report boundary IoU too.
+    pub boundary: bool,
+    /// Report the loss too: the mean over labelled pixels of -log of their truth's score, at the image's own size.
+    pub loss: bool,
+}
+
+impl Default for ValConfig {
+    fn default() -> Self {
+        ValConfig {
+            batch_size: 1,
+            visualize: false,
+            checkpoint: "epoch_20.pth".into(),
+            iou: Iou::Reference,
+            every_epochs: 0,
+            window: 0,
+            stride: 0,
+            flip: false,
+            boundary: false,
+            loss: false,
+        }
+    }
+}
+
+/// What `segdist eval` is asked for.
+pub struct EvalJob<'a> {
+    /// DATASET; list_val is evaluated.
+    pub dataset: &'a DatasetConfig,
+    /// MODEL.
+    pub model: &'a ModelConfig,
+    /// VAL.
+    pub val: &'a ValConfig,
+    /// DIR.
+    pub dir: &'a Path,
+    /// `--checkpoint`.
+    pub checkpoint: Option<&'a str>,
+    /// One JSON object instead of a table.
+    pub json: bool,
+    /// Where the table per class is to be written as CSV; the confusion matrix goes beside it.
+    pub csv: Option<&'a Path>,
+    /// Where this rank computes.
+    pub device: Device,
+}
+
+/// Evaluates the network that [`weights_choice`] finds, and prints the result on rank 0.
+pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
+    let open = || {
+        scorer::check(job.dataset, job.val).map_err(BadInput::new)?;
+        let source = Source::open(job.dataset, &job.dataset.list_val).map_err(BadInput::new)?;
+        let network = Network::build(job.model, job.dataset.num_class, job.device, 0).map_err(BadInput::new)?;
+        anyhow::Ok((source, network))
+    };
+    let (source, network) = agree::agree(comm, open())?;
+    let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, wish: job.checkpoint };
+    let origin = weights_choice::load(&choice, job.model, &network, comm)?;
+    if comm.is_root() {
+        eprintln!("weights: {origin}");
+    }
+    let classes = classes(&source, &origin, job.dataset.num_class);
+    let overlays = job.val.visualize.then(|| job.dir.join("overlays"));
+    let evaluation = Evaluation {
+        network: &network,
+        source: &source,
+        dataset: job.dataset,
+        val: job.val,
+        device: job.device,
+        classes: &classes,
+        overlays,
+        progress: !job.json,
+    };
+    let outcome = evaluation.run(comm)?;
+    if comm.is_root() {
+        if let Some(path) = job.csv {
+            outcome.write_csv(path)?;
+        }
+        if job.json {
+            println!("{}", outcome.json(&origin.to_string()));
+        } else {
+            println!("{}", outcome.table());
+        }
+    }
+    Ok(())
+}
+
+/// Names and colours: the data set's, else those kept with the weights, else ADE20K's or generated ones.
+fn classes(source: &Source, origin: &Origin, count: usize) -> Classes {
+    let names = source.class_names().or((!origin.names.is_empty()).then_some(origin.names.as_slice()));
+    let palette = source.palette().or((!origin.palette.is_empty()).then_some(origin.palette.as_slice()));
+    Classes::new(count, names, palette)
+}
+
+/// Evaluates `network` on `source`, on all ranks; the same result on each. A collective.
+pub fn evaluate(
+    network: &Network,
+    source: &Source,
+    dataset: &DatasetConfig,
+    val: &ValConfig,
+    comm: &dyn Comm,
+    device: Device,
+) -> anyhow::Result<Outcome> {
+    let classes = Classes::new(dataset.num_class, source.class_names(), source.palette());
+    let evaluation =
+        Evaluation { network, source, dataset, val, device, classes: &classes, overlays: None, progress: false };
+    evaluation.run(comm)
+}
+
+/// A network, what it is evaluated on, and how.
+pub struct Evaluation<'a> {
+    /// In evaluation mode during [`Evaluation::run`], whatever it does otherwise.
+    pub network: &'a Network,
+    /// Labelled images.
+    pub source: &'a Source,
+    /// How images are cut to size.
+    pub dataset: &'a DatasetConfig,
+    /// What is measured.
+    pub val: &'a ValConfig,
+    /// Where the network is.
+    pub device: Device,
+    /// Names and colours.
+    pub classes: &'a Classes,
+    /// Folder for pictures of image, truth and prediction; None: none.
+    pub overlays: Option<PathBuf>,
+    /// Show a bar on rank 0.
+    pub progress: bool,
+}
+
+/// What one rank counted.
+struct Tally {
+    confusion: Confusion,
+    boundary: BoundaryCounts,
+    nll: f64,
+}
+
+impl Evaluation<'_> {
+    /// Evaluates every image of the source once. A collective; the same result on every rank.
+    ///
+    /// # Errors
+    /// A record that cannot be read, by name, on every rank.
+    pub fn run(&self, comm: &dyn Comm) -> anyhow::Result<Outcome> {
+        let start = Instant::now();
+        let mut tally = agree::agree(comm, self.count(comm.rank(), comm.size()))?;
+        comm.sum_i64(&mut tally.confusion.counts)?;
+        comm.sum_i64(&mut tally.boundary.counts)?;
+        let mut nll = [tally.nll];
+        comm.sum_f64(&mut nll)?;
+        let pixels = tally.confusion.pixels().max(1) as f64;
+        Ok(Outcome {
+            mean_iou: tally.confusion.mean_iou(self.val.iou),
+            pixel_accuracy: tally.confusion.pixel_accuracy(),
+            mean_accuracy: tally.confusion.mean_accuracy(),
+            rule: self.val.iou,
+            loss: self.val.loss.then_some(nll[0] / pixels),
+            boundary: self.val.boundary.then(|| tally.boundary.iou()),
+            confusion: tally.confusion,
+            classes: self.classes.clone(),
+            images: self.source.len(),
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// This rank's share.
+    fn count(&self, rank: usize, ranks: usize) -> anyhow::Result<Tally> {
+        scorer::check(self.dataset, self.val).map_err(BadInput::new)?;
+        if let Some(folder) = &self.overlays {
+            std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+        }
+        let batches = input::batches(self.source.sizes(), self.dataset, self.val.batch_size);
+        let mine: Vec<Vec<usize>> = batches.into_iter().skip(rank).step_by(ranks).collect();
+        let bar = progress::images(self.progress && rank == 0, mine.iter().map(Vec::len).sum::<usize>() as u64);
+        let scorer = Scorer::new(self.network, self.dataset, self.val, self.device);
+        let classes = self.dataset.num_class;
+        let mut tally = Tally { confusion: Confusion::new(classes), boundary: BoundaryCounts::new(classes), nll: 0.0 };
+        let prepare = |at: usize, resizer: &mut _| input::prepare(self.source, self.dataset, &mine[at], resizer);
+        input::ahead(mine.len(), input::threads(self.device), prepare, |batch| {
+            let scores = scorer.score(&batch.inputs, batch.images.len())?;
+            for (image, maps) in batch.images.iter().zip(scores) {
+                self.tally(image, &maps, &mut tally)?;
+                bar.inc(1);
+            }
+            Ok(())
+        })?;
+        bar.finish_and_clear();
+        Ok(tally)
+    }
+
+    fn tally(&self, image: &Prepared, maps: &[fuse::ScoreMap], tally: &mut Tally) -> anyhow::Result<()> {
+        let fused = fuse::fuse(maps, image.size, self.val.loss.then_some(&image.truth));
+        tally.nll += fused.nll;
+        tally.confusion.add(&image.truth, &fused.labels);
+        if self.val.boundary {
+            tally.boundary.add(image.size, &image.truth, &fused.labels);
+        }
+        match &self.overlays {
+            Some(folder) => self.visualise(folder, image, &fused.labels),
+            None => Ok(()),
+        }
+    }
+
+    /// Image, truth and prediction side by side, as VAL.visualize does in the reference.
+    fn visualise(&self, folder: &Path, image: &Prepared, labels: &[u8]) -> anyhow::Result<()> {
+        let ((width, height), pixels) = (image.size, image.pixels.as_slice());
+        let truth: Vec<u8> = image.truth.iter().map(|class| u8::try_from(*class).unwrap_or(u8::MAX)).collect();
+        let picture = overlay::comparison(Image { width, height, pixels }, &truth, labels, self.classes);
+        let name = self.source.name(image.index);
+        let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
+        let path = folder.join(format!("{:05}-{stem}.png", image.index));
+        write_whole(&path, &picture.png()?).with_context(|| format!("{}: cannot be written", path.display()))
+    }
+}

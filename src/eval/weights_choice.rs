@@ -1,0 +1,167 @@
+//! Which weights eval and predict use: the first that applies is taken, and said.
+//!
+//! `--checkpoint`; the newest checkpoint in DIR; the reference's pair of files in DIR; MODEL.weights_encoder and
+//! _decoder. Rank 0 alone looks and reads, and sends what it read to the others, so all ranks have the same.
+
+use crate::comm::{Comm, agree};
+use crate::fault::BadInput;
+use crate::model::weights::{self, Part};
+use crate::model::{ModelConfig, Network};
+use crate::sync::replicas;
+use crate::{bad_input, checkpoint};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Where to look.
+pub struct Choice<'a> {
+    /// DIR.
+    pub dir: &'a Path,
+    /// VAL.checkpoint or TEST.checkpoint: the end of the names of the reference's files in DIR.
+    pub suffix: &'a str,
+    /// `--checkpoint`: latest, best, weights, or a path.
+    pub wish: Option<&'a str>,
+}
+
+/// Where the weights came from, and what was kept with them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Origin {
+    /// In words.
+    pub text: String,
+    /// Finished updates, where a checkpoint says it.
+    pub step: Option<u64>,
+    /// Class names; empty where unknown.
+    pub names: Vec<String>,
+    /// Class colours; empty where unknown.
+    pub palette: Vec<[u8; 3]>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What was found.
+enum Weights {
+    Checkpoint(PathBuf),
+    /// One file with both parts.
+    File(PathBuf),
+    Pair {
+        encoder: PathBuf,
+        decoder: PathBuf,
+    },
+}
+
+/// Finds and loads weights into `network`, on every rank. A collective.
+pub fn load(choice: &Choice, model: &ModelConfig, network: &Network, comm: &dyn Comm) -> anyhow::Result<Origin> {
+    let text = agree::from_root(comm, || Ok(serde_json::to_vec(&fill(&find(choice, model)?, model, network)?)?))?;
+    let tensors = network.store.entries.iter().map(|entry| &entry.tensor);
+    replicas::broadcast(comm, tensors)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+fn find(choice: &Choice, model: &ModelConfig) -> anyhow::Result<Weights> {
+    match choice.wish {
+        Some("latest") => match newest(choice.dir)? {
+            Some(path) => Ok(Weights::Checkpoint(path)),
+            None => bad_input!("--checkpoint latest: {} holds no checkpoint", choice.dir.display()),
+        },
+        Some("best") => match checkpoint::best(choice.dir).map_err(BadInput::new)? {
+            Some(found) => Ok(Weights::Checkpoint(found.path)),
+            None => bad_input!("--checkpoint best: {} holds no evaluated checkpoint", choice.dir.display()),
+        },
+        Some("weights") => match named(model) {
+            Some(pair) => Ok(pair),
+            None => bad_input!("--checkpoint weights: set MODEL.weights_encoder and MODEL.weights_decoder"),
+        },
+        Some(path) => at(Path::new(path)),
+        None => first_that_applies(choice, model),
+    }
+}
+
+fn first_that_applies(choice: &Choice, model: &ModelConfig) -> anyhow::Result<Weights> {
+    if let Some(path) = newest(choice.dir)? {
+        return Ok(Weights::Checkpoint(path));
+    }
+    let part = |part: &str| choice.dir.join(format!("{part}_{}", choice.suffix));
+    let (encoder, decoder) = (part("encoder"), part("decoder"));
+    if encoder.is_file() && decoder.is_file() {
+        return Ok(Weights::Pair { encoder, decoder });
+    }
+    match named(model) {
+        Some(pair) => Ok(pair),
+        None => bad_input!(
+            "no weights: {} holds neither a checkpoint nor {} and {}; set DIR, --checkpoint, or MODEL.weights_encoder and \
+             MODEL.weights_decoder",
+            choice.dir.display(),
+            encoder.file_name().unwrap_or_default().to_string_lossy(),
+            decoder.file_name().unwrap_or_default().to_string_lossy(),
+        ),
+    }
+}
+
+fn newest(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let found = checkpoint::newest(dir).map_err(BadInput::new)?;
+    Ok(found.map(|found| {
+        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        found.path
+    }))
+}
+
+fn named(model: &ModelConfig) -> Option<Weights> {
+    let (encoder, decoder) = (&model.weights_encoder, &model.weights_decoder);
+    let both = !encoder.is_empty() && !decoder.is_empty();
+    both.then(|| Weights::Pair { encoder: encoder.into(), decoder: decoder.into() })
+}
+
+/// What a path means: a checkpoint's folder, a run's folder, or a file.
+fn at(path: &Path) -> anyhow::Result<Weights> {
+    if path.join("state.json").is_file() {
+        Ok(Weights::Checkpoint(path.into()))
+    } else if path.is_file() {
+        Ok(Weights::File(path.into()))
+    } else if let Some(checkpoint) = newest(path)? {
+        Ok(Weights::Checkpoint(checkpoint))
+    } else {
+        bad_input!(
+            "--checkpoint {}: neither latest, best nor weights, nor a checkpoint, nor a file of weights",
+            path.display()
+        )
+    }
+}
+
+fn fill(weights: &Weights, model: &ModelConfig, network: &Network) -> anyhow::Result<Origin> {
+    let skip = model.skip_mismatched;
+    match weights {
+        Weights::Checkpoint(path) => {
+            let loaded = checkpoint::load(path).map_err(BadInput::new)?;
+            both_parts(network, &loaded.model, path, skip)?;
+            let state = loaded.state;
+            let text = format!("checkpoint {}, step {}", path.display(), state.step);
+            Ok(Origin { text, step: Some(state.step), names: state.class_names, palette: state.palette })
+        }
+        Weights::File(path) => {
+            both_parts(network, &weights::read(path).map_err(BadInput::new)?, path, skip)?;
+            Ok(Origin { text: path.display().to_string(), ..Origin::default() })
+        }
+        Weights::Pair { encoder, decoder } => {
+            for (part, path) in [(Part::Encoder, encoder), (Part::Decoder, decoder)] {
+                for line in weights::load_file(&network.store, part, path, skip).map_err(BadInput::new)? {
+                    log::info!("{line}");
+                }
+            }
+            Ok(Origin { text: format!("{} and {}", encoder.display(), decoder.display()), ..Origin::default() })
+        }
+    }
+}
+
+/// Loads tensors whose names begin with `encoder.` and `decoder.`.
+fn both_parts(network: &Network, tensors: &[(String, tch::Tensor)], path: &Path, skip: bool) -> anyhow::Result<()> {
+    for part in [Part::Encoder, Part::Decoder] {
+        let named = |problem| BadInput(format!("{}: {problem}", path.display()));
+        let report = weights::load_into(&network.store, part, tensors, skip).map_err(named)?;
+        report.lines(part, &path.display().to_string()).iter().for_each(|line| log::info!("{line}"));
+    }
+    Ok(())
+}

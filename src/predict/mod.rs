@@ -1,0 +1,178 @@
+//! Label maps and overlays for images.
+//!
+//! Images are labelled exactly as in evaluation (`eval::scorer`, `eval::fuse`) and written at their own size: for
+//! `street.jpg`, `street.label.png` (a palette PNG whose indices are the classes), `street.overlay.png` (with a legend)
+//! and `street.json`. An image that cannot be read is reported and skipped, and the run ends with code 2.
+
+mod files;
+
+use crate::comm::{Comm, agree};
+use crate::data::{DatasetConfig, decode, resize};
+use crate::eval::input::{self, Input};
+use crate::eval::scorer::{self, Scorer};
+use crate::eval::{ValConfig, fuse, weights_choice};
+use crate::fault::BadInput;
+use crate::model::{ModelConfig, Network};
+use crate::report::overlay::{self, Image};
+use crate::report::{palette::Classes, picture, progress, write_whole};
+use anyhow::Context;
+use resize::Resizer;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use tch::Device;
+
+/// The reference's keys for its test script; `--checkpoint` and `--out` of predict come before them.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TestConfig {
+    /// Images at once.
+    pub batch_size: usize,
+    /// Suffix of the reference's weight files in DIR.
+    pub checkpoint: String,
+    /// Folder for results.
+    pub result: String,
+}
+
+impl Default for TestConfig {
+    fn default() -> Self {
+        TestConfig { batch_size: 1, checkpoint: "epoch_20.pth".into(), result: "./".into() }
+    }
+}
+
+/// What `segdist predict` is asked for.
+pub struct PredictJob<'a> {
+    /// DATASET; how images are cut to size.
+    pub dataset: &'a DatasetConfig,
+    /// MODEL.
+    pub model: &'a ModelConfig,
+    /// VAL; flip and windows apply here too.
+    pub val: &'a ValConfig,
+    /// DIR.
+    pub dir: &'a Path,
+    /// `--checkpoint`.
+    pub checkpoint: Option<&'a str>,
+    /// Folder to write to; made where it does not exist.
+    pub out: &'a Path,
+    /// Images and folders of images.
+    pub inputs: &'a [PathBuf],
+    /// Where this rank computes.
+    pub device: Device,
+}
+
+/// Labels every image once, dealt over the ranks; the exit code is 2 where images could not be read. A collective.
+///
+/// # Errors
+/// Before anything is written: paths that do not exist, no images, two images of one stem, no weights.
+pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
+    let found = agree::from_root(comm, || {
+        scorer::check(job.dataset, job.val).map_err(BadInput::new)?;
+        Ok(serde_json::to_vec(&files::find(job.inputs, job.out)?)?)
+    })?;
+    let images: Vec<PathBuf> = serde_json::from_slice(&found)?;
+    let build = || Network::build(job.model, job.dataset.num_class, job.device, 0).map_err(BadInput::new);
+    let network = agree::agree(comm, build().map_err(Into::into))?;
+    let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, wish: job.checkpoint };
+    let origin = weights_choice::load(&choice, job.model, &network, comm)?;
+    if comm.is_root() {
+        eprintln!("weights: {origin}");
+    }
+    let given = |list: bool| list.then_some(());
+    let names = given(!origin.names.is_empty()).map(|()| origin.names.as_slice());
+    let palette = given(!origin.palette.is_empty()).map(|()| origin.palette.as_slice());
+    let classes = Classes::new(job.dataset.num_class, names, palette);
+    let scorer = Scorer::new(&network, job.dataset, job.val, job.device);
+    let predictor = Predictor { job, scorer, classes, weights: origin.text };
+    let mine: Vec<&PathBuf> = images.iter().skip(comm.rank()).step_by(comm.size()).collect();
+    let skipped = agree::agree(comm, predictor.predict_all(&mine, comm.is_root()))?;
+    let mut skipped = [skipped];
+    comm.sum_i64(&mut skipped)?;
+    if comm.is_root() {
+        let (labelled, out) = (images.len() as i64 - skipped[0], job.out.display());
+        println!("{labelled} of {} images labelled in {out}", images.len());
+        if skipped[0] > 0 {
+            log::error!("{} images could not be read and were skipped", skipped[0]);
+        }
+    }
+    Ok(if skipped[0] > 0 { 2 } else { 0 })
+}
+
+/// An image, read and resized.
+struct Picture {
+    path: PathBuf,
+    size: (u32, u32),
+    pixels: Vec<u8>,
+    inputs: Vec<Input>,
+}
+
+struct Predictor<'a> {
+    job: &'a PredictJob<'a>,
+    scorer: Scorer<'a>,
+    classes: Classes,
+    weights: String,
+}
+
+impl Predictor<'_> {
+    /// Labels `images`; returns how many could not be read.
+    fn predict_all(&self, images: &[&PathBuf], is_root: bool) -> anyhow::Result<i64> {
+        let out = self.job.out;
+        std::fs::create_dir_all(out).with_context(|| format!("{}: cannot be made", out.display()))?;
+        let bar = progress::images(is_root, images.len() as u64);
+        let mut skipped = 0;
+        let dataset = self.job.dataset;
+        let read = |at: usize, resizer: &mut Resizer| Ok(read(images[at], dataset, resizer));
+        input::ahead(images.len(), input::threads(self.job.device), read, |picture| {
+            bar.inc(1);
+            match picture {
+                Ok(picture) => self.predict(&picture),
+                Err(cause) => {
+                    skipped += 1;
+                    bar.suspend(|| log::error!("{cause}; skipped"));
+                    Ok(())
+                }
+            }
+        })?;
+        bar.finish_and_clear();
+        Ok(skipped)
+    }
+
+    fn predict(&self, picture: &Picture) -> anyhow::Result<()> {
+        let maps = self.scorer.score(&picture.inputs, 1)?;
+        let labels = fuse::fuse(maps.first().map_or(&[], Vec::as_slice), picture.size, None).labels;
+        let (width, height) = picture.size;
+        let image = Image { width, height, pixels: &picture.pixels };
+        self.write(&picture.path, "label.png", &picture::label_map(width, height, &labels, &self.classes.colours)?)?;
+        self.write(&picture.path, "overlay.png", &overlay::overlay(image, &labels, &self.classes).png()?)?;
+        let shares = overlay::shares(&labels, self.classes.count());
+        let class = |&(class, share): &(usize, f64)| json!({ "class": class, "name": self.classes.names[class], "share": share });
+        let about = json!({
+            "image": picture.path.display().to_string(),
+            "width": width,
+            "height": height,
+            "weights": self.weights,
+            "classes": shares.iter().map(class).collect::<Vec<_>>(),
+        });
+        self.write(&picture.path, "json", format!("{about:#}\n").as_bytes())
+    }
+
+    fn write(&self, image: &Path, ending: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut name = OsString::from(image.file_stem().unwrap_or_default());
+        name.push(".");
+        name.push(ending);
+        let path = self.job.out.join(name);
+        write_whole(&path, bytes).with_context(|| format!("{}: cannot be written", path.display()))
+    }
+}
+
+/// Reads and resizes an image; an error in words that name it.
+fn read(path: &Path, dataset: &DatasetConfig, resizer: &mut Resizer) -> Result<Picture, String> {
+    let named = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
+    let bytes = std::fs::read(path).map_err(|cause| named(&cause))?;
+    let mut pixels = Vec::new();
+    let size = decode::image(&bytes, &mut pixels).map_err(|cause| named(&cause))?;
+    let mut inputs = input::empty_inputs(size, dataset);
+    input::resize_to_all(resizer, resize::Image { width: size.0, height: size.1, pixels: &pixels }, &mut inputs);
+    Ok(Picture { path: path.into(), size, pixels, inputs })
+}
