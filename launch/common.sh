@@ -37,6 +37,8 @@ newest_step() {
 train_in_slurm() {
     local dir=$1 requeue_max=$2 before after child code=0
     shift 2
+    # The wheel's PMIx has no munge module and would say so for every rank; Slurm accepts its native one as well.
+    export PMIX_MCA_psec=${PMIX_MCA_psec:-native}
     before=$(newest_step "$dir")
     echo "slurm: job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${SLURM_RESTART_COUNT:-0} + 1)), from step $before"
     "$@" &
