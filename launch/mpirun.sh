@@ -20,6 +20,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { echo "mpirun.sh: $*" >&2; }
 die() { say "$*"; exit 2; }
+. "$here/launch/common.sh"
 
 hosts='' np='' interface='' bind=none restarts=0 extra=()
 while [ $# -gt 0 ]; do
@@ -45,7 +46,7 @@ first() {
     done
     die "no ${1##*/}: run ./launch/setup.sh and cargo build --release"
 }
-program=$(first "$here/target/release/segdist" "$here/bin/segdist")
+segdist=("$(first "$here/target/release/segdist" "$here/bin/segdist")")
 mpirun=$(first "$here/.deps/bin/mpirun" "$here/bin/mpirun" | sed 's|/prterun$|/mpirun|')
 "$mpirun" --version 2>&1 | grep -q 'Open MPI' ||
     die "$mpirun is not Open MPI's; with another MPI start segdist by that MPI's own mpiexec, one rank per GPU"
@@ -104,26 +105,6 @@ silent_hosts() {
     wait
 }
 
-# run_dir ARGS...: DIR of the training that these arguments ask for; empty for other verbs.
-run_dir() {
-    local words=()
-    [[ $1 == -* || $1 == [A-Z]* || $1 == train ]] || return 0
-    [ "$1" != train ] || shift
-    while [ $# -gt 0 ]; do
-        case $1 in
-            --resume) shift ;;
-            --resume=* | -q | --quiet) ;;
-            *) words+=("$1") ;;
-        esac
-        shift
-    done
-    "$program" config "${words[@]}" | sed -n "s/^DIR: *//p" | tr -d "\"'"
-}
-# says_finished: whether the run's last word is that it is finished.
-says_finished() {
-    grep -E '"event":"(train|finished)"' "$dir/metrics.jsonl" 2>/dev/null | tail -n 1 | grep -q '"event":"finished"'
-}
-
 signals=0 child=
 ask_to_stop() {
     signals=$((signals + 1))
@@ -143,7 +124,7 @@ run() {
     [ -n "$count" ] || count=$(host_lines | awk '{ n = 1; for (i = 2; i <= NF; i++) if (sub(/^slots=/, "", $i)) n = $i
         sum += n } END { print sum ? sum : 1 }')
     # In a session of its own, so that the terminal's Ctrl-C reaches only this script.
-    setsid "$mpirun" -np "$count" "${options[@]}" "${extra[@]}" "$program" "$@" </dev/null &
+    setsid "$mpirun" -np "$count" "${options[@]}" "${extra[@]}" "${segdist[@]}" "$@" </dev/null &
     child=$!
     # When a host stops answering without a word, mpirun waits for its daemon for ever after its own ranks have ended.
     while kill -0 "$child" 2>/dev/null; do
@@ -164,7 +145,7 @@ dir=$(run_dir "$@")
 for ((start = 0; ; start++)); do
     code=0
     run "$@" || code=$?
-    if [ -n "$dir" ] && [ "$code" = 0 ] && ! says_finished; then
+    if [ -n "$dir" ] && [ "$code" = 0 ] && ! says_finished "$dir"; then
         say "mpirun returned 0, but $dir/metrics.jsonl does not say that the run is finished"
         code=1
     fi

@@ -39,6 +39,7 @@ pub struct Facts {
 impl Facts {
     /// Looks around; asks no other rank.
     pub fn collect(mpi: Option<String>, folder: &Path) -> Facts {
+        crate::torch::load_cuda();
         Facts {
             host: comm::hostname(),
             program: program(),
