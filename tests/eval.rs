@@ -152,7 +152,7 @@ fn a_record_that_cannot_be_read_ends_every_rank_with_its_name() {
     let messages = threads::run(2, |comm| {
         let network = golden::network("mobilenetv2dilated", "c1");
         let outcome = eval::evaluate(&network, &source, &dataset, &ValConfig::default(), &*comm, Device::Cpu);
-        let error = outcome.err().expect("an image is corrupt");
+        let error = outcome.expect_err("an image is corrupt");
         (segdist::fault::exit_code(&error), error.to_string())
     });
     assert!(messages.iter().all(|(code, text)| *code == 2 && text.contains("1.png")), "{messages:?}");
