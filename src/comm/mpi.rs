@@ -187,6 +187,10 @@ impl Comm for MpiComm {
             let cause = format!("{total} bytes are more than one message can carry");
             return Err(CommError::Failed { call: "MPI_Iallgatherv", rank: self.rank, cause });
         }
+        if total == 0 {
+            // Nor may MPI see an empty vector: its dangling pointer is Open MPI's MPI_IN_PLACE.
+            return Ok(vec![Vec::new(); self.size]);
+        }
         let counts: Vec<c_int> = lengths.iter().map(|&length| length as c_int).collect();
         let offsets: Vec<c_int> =
             counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count))).collect();
