@@ -14,7 +14,6 @@ use crate::model::layers::{Local, Normalize};
 use crate::model::{ModelConfig, Network, weights};
 use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::TrainConfig;
-use crate::sync::agreement::Agreement;
 use crate::sync::batch_norm::{SyncBatchNorm, Variance};
 use crate::sync::buckets::Reducer;
 use crate::sync::replicas;
@@ -63,7 +62,7 @@ pub struct Data {
 /// Chooses where to begin, on rank 0, under the lock on DIR, and writes DIR/config.yaml.
 pub fn begin(job: &Job, comm: &dyn Comm, lock: &mut Option<Lock>) -> anyhow::Result<Beginning> {
     let bytes = agree::from_root(comm, || {
-        if job.resume == Resume::None || checkpoint::newest(job.dir)?.is_none() {
+        if job.resume == Resume::None || !checkpoint::exists(job.dir) {
             // Before anything is written: a run without initial values is not wanted.
             weights::named(job.model).map_err(BadInput::new)?;
         }
@@ -108,7 +107,9 @@ fn fresh(job: &Job, ranks: usize) -> Beginning {
 /// The configuration must agree with the checkpoint's in all that the future depends on.
 fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
     let now = serde_yaml::from_str(&job.config)?;
-    let differing = checkpoint::disagreements(&serde_yaml::from_str(&state.config)?, &now);
+    let mut saved: serde_yaml::Value = serde_yaml::from_str(&state.config)?;
+    saved["TRAIN"]["global_batch"] = state.global_batch.into();
+    let differing = checkpoint::disagreements(&saved, &now);
     if !differing.is_empty() {
         let list: Vec<String> = differing.iter().map(ToString::to_string).collect();
         crate::bad_input!(
@@ -124,9 +125,8 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
             state.order_version
         );
     }
-    if job.resume != Resume::Auto {
-        checkpoint::set_aside_after(job.dir, state.step)?;
-    }
+    // Later checkpoints, damaged or not, are of a future that will be made again.
+    checkpoint::set_aside_after(job.dir, state.step)?;
     let State { step, global_batch, updates, scores, dataset_id, .. } = state;
     Ok(Beginning { step, global_batch, updates, scores, dataset_id: Some(dataset_id), checkpoint: Some(path) })
 }
@@ -257,7 +257,7 @@ pub fn trainer(
         Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, beginning.step, threads)?;
     Ok(Trainer {
         reducer: Reducer::new(&flat, comm.duplicate()?, job.dist)?,
-        agreement: Agreement::new(comm.duplicate()?),
+        comm: comm.duplicate()?,
         network,
         optimizer,
         norm,
@@ -266,6 +266,7 @@ pub fn trainer(
         running: job.model.bn_running,
         device: place.device,
         step: beginning.step,
+        copying: None,
         micro_batches: beginning.global_batch.div_ceil(train.batch_size_per_gpu),
     })
 }
