@@ -22,8 +22,9 @@ in_state() { [ "$(state "$1")" = "$2" ]; }
 show() { on control cat "/shared/segdist-$1.out"; on control scontrol show job "$1"; }
 
 say "doctor under srun"
-on control srun --nodes 2 --ntasks-per-node 1 --mpi=pmix --chdir /shared segdist doctor | tee /dev/stderr |
-    grep -q 'srun --mpi=pmix' || fail "srun does not start ranks that find each other"
+report=$(on control srun --nodes 2 --ntasks-per-node 1 --mpi=pmix --chdir /shared segdist doctor) && echo "$report"
+grep -q 'srun --mpi=pmix' <<<"$report" && grep -q '2 on 2 host(s)' <<<"$report" ||
+    fail "srun does not start ranks that find each other"
 
 say "an undisturbed run"
 # shellcheck disable=SC2046
