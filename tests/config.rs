@@ -21,12 +21,12 @@ fn refused(arguments: &[&str]) -> String {
 #[test]
 fn defaults_are_the_references() {
     let config = resolved(&[]);
-    assert_eq!(config["TRAIN"]["lr_encoder"], 0.02.into());
+    assert_eq!(config["TRAIN"]["lr_encoder"], serde_yaml::Value::from(0.02));
     assert_eq!(
         config["DATASET"]["imgSizes"],
         serde_yaml::from_str::<serde_yaml::Value>("[300, 375, 450, 525, 600]").unwrap()
     );
-    assert_eq!(config["MODEL"]["arch_encoder"], "resnet50dilated".into());
+    assert_eq!(config["MODEL"]["arch_encoder"], serde_yaml::Value::from("resnet50dilated"));
 }
 
 #[test]
@@ -38,12 +38,12 @@ fn the_file_comes_over_the_defaults_and_the_command_line_over_the_file() {
     let file = file.to_str().unwrap();
     let config =
         resolved(&["--cfg", file, "TRAIN.num_epoch", "7", "DATASET.imgMaxSize=200", "TRAIN.padding_label", "-1"]);
-    assert_eq!(config["TRAIN"]["num_epoch"], 7.into());
-    assert_eq!(config["TRAIN"]["lr_encoder"], 0.001.into());
-    assert_eq!(config["TRAIN"]["fix_bn"], true.into());
-    assert_eq!(config["TRAIN"]["epoch_iters"], 5000.into());
+    assert_eq!(config["TRAIN"]["num_epoch"], serde_yaml::Value::from(7));
+    assert_eq!(config["TRAIN"]["lr_encoder"], serde_yaml::Value::from(0.001));
+    assert_eq!(config["TRAIN"]["fix_bn"], serde_yaml::Value::from(true));
+    assert_eq!(config["TRAIN"]["epoch_iters"], serde_yaml::Value::from(5000));
     assert_eq!(config["DATASET"]["imgSizes"], serde_yaml::from_str::<serde_yaml::Value>("[96, 128]").unwrap());
-    assert_eq!(config["DATASET"]["imgMaxSize"], 200.into());
+    assert_eq!(config["DATASET"]["imgMaxSize"], serde_yaml::Value::from(200));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 #[path = "golden/mod.rs"]
 mod golden;
 
-use golden::{config, difference, forward_loss, images, norm, parameters, pass};
+use golden::{config, difference, forward_loss, images, norm, pass};
 use segdist::model::layers::{DropoutKey, Local, Role};
 use segdist::model::{BnRunning, Network, Pass, shape};
 use serde::Deserialize;
@@ -120,6 +120,12 @@ fn feature_maps_and_scores_are_the_reference_s() {
             assert!((own - expected).abs() < 1e-4 * expected.abs().max(1.0), "{pair}: score {place}: {own} {expected}");
         }
     }
+}
+
+/// The parameters, in the order of the reference's `named_parameters`.
+fn parameters(network: &Network) -> Vec<(&str, Tensor)> {
+    let trained = network.store.entries.iter().filter(|entry| entry.role != Role::Buffer);
+    trained.map(|entry| (entry.name.as_str(), entry.tensor.shallow_clone())).collect()
 }
 
 #[test]

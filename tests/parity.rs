@@ -9,6 +9,9 @@ use segdist::model::{BnRunning, Network};
 use serde::Deserialize;
 use tch::Tensor;
 
+/// See networks.py.
+const BATCH_LR: f64 = 1e-5;
+
 #[derive(Deserialize)]
 struct Golden {
     encoder: String,
@@ -83,7 +86,7 @@ fn two_steps_with_batch_statistics_are_the_reference_s_by_either_rule() {
         for (rule, expected) in [(BnRunning::Plain, &golden.batch), (BnRunning::Debiased, &golden.debiased)] {
             let pair = format!("{} {} {rule:?}", golden.encoder, golden.decoder);
             let network = golden::network(&golden.encoder, &golden.decoder);
-            let losses = train(&network, 2, 0.02, Some(rule));
+            let losses = train(&network, 2, BATCH_LR, Some(rule));
             assert_losses(&pair, &losses, &expected.losses, 1e-5);
             assert_statistics(&pair, &network, &expected.statistics);
             assert_eq!(network.reset_debias(), 0, "{pair}: the sums stand for the running statistics");

@@ -180,7 +180,7 @@ fn history_and_checkpoints_have_the_documented_form() {
     }
     let config: serde_yaml::Value =
         serde_yaml::from_str(&std::fs::read_to_string(run.join("config.yaml")).unwrap()).unwrap();
-    assert_eq!(config["MODEL"]["arch_encoder"], "resnet18dilated".into());
+    assert_eq!(config["MODEL"]["arch_encoder"], serde_yaml::Value::from("resnet18dilated"));
     let names: Vec<String> = parameters(&run, 2).into_iter().map(|(name, _)| name).collect();
     assert!(names.contains(&"encoder.conv1.weight".into()) && names.contains(&"decoder.conv_last.bias".into()));
 }

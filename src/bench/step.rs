@@ -111,7 +111,8 @@ impl Step {
         }
         let images = Tensor::randn([count, 3, height, width], (Kind::Float, device));
         let images = if train.channels_last { memory::to_channels_last(&images) } else { images };
-        let size = [count, height.div_ceil(stride), width.div_ceil(stride)];
+        let rounded_up = |side: i64| (side + stride - 1) / stride;
+        let size = [count, rounded_up(height), rounded_up(width)];
         let labels = Tensor::randint_low(-1, dataset.num_class as i64, size, (Kind::Int64, device));
         let mut valid = [labels.ge(0).sum(Kind::Int64).int64_value(&[])];
         comm.sum_i64(&mut valid)?;

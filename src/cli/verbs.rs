@@ -11,7 +11,6 @@ use crate::predict::{self, PredictJob};
 use crate::train::{self, Ended, Job, Resume};
 use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify};
 use anyhow::Context;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Exit code of a run that stopped on request after a checkpoint.

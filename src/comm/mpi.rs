@@ -7,7 +7,6 @@
 use super::{Comm, CommError};
 use mpi::environment::Universe;
 use mpi::ffi;
-use mpi::topology::Communicator;
 use mpi::traits::AsRaw;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -187,6 +186,11 @@ impl Comm for MpiComm {
             let cause = format!("{total} bytes are more than one message can carry");
             return Err(CommError::Failed { call: "MPI_Iallgatherv", rank: self.rank, cause });
         }
+        if total == 0 {
+            return Ok(vec![Vec::new(); self.size]);
+        }
+        // An empty slice's pointer may have the value that Open MPI calls MPI_IN_PLACE.
+        let (mine, sent) = (if bytes.is_empty() { [0].as_ptr() } else { bytes.as_ptr() }, bytes.len() as c_int);
         let counts: Vec<c_int> = lengths.iter().map(|&length| length as c_int).collect();
         let offsets: Vec<c_int> =
             counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count))).collect();
@@ -195,8 +199,7 @@ impl Comm for MpiComm {
         // SAFETY: `all` has room for the sum of `counts` at `offsets`; all buffers outlive the operation.
         self.complete("MPI_Iallgatherv", |request| unsafe {
             let (counts, offsets) = (counts.as_ptr(), offsets.as_ptr());
-            let mine = bytes.len() as c_int;
-            ffi::MPI_Iallgatherv(bytes.as_ptr().cast(), mine, byte(), data, counts, offsets, byte(), self.raw, request)
+            ffi::MPI_Iallgatherv(mine.cast(), sent, byte(), data, counts, offsets, byte(), self.raw, request)
         })?;
         let mut rest = &all[..];
         Ok(lengths.iter().map(|&length| rest.split_off(..length as usize).unwrap_or_default().to_vec()).collect())

@@ -1,6 +1,6 @@
 //! A micro-batch on the host, and its way to the device.
 
-use std::cell::RefCell;
+use crate::torch::memory::f32_slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
@@ -41,6 +41,16 @@ pub struct DeviceBatch {
     pub labels: Tensor,
 }
 
+impl DeviceBatch {
+    /// No images at all: what a rank runs that has no micro-batch left, to take part in batch statistics.
+    pub fn empty(device: Device) -> DeviceBatch {
+        let (images, labels) = ([0, 3, 64, 64], [0, 8, 8]);
+        let (images, labels) =
+            (Tensor::zeros(images, (Kind::Float, device)), Tensor::zeros(labels, (Kind::Int64, device)));
+        DeviceBatch { images, labels }
+    }
+}
+
 impl HostBatch {
     /// Copies the batch to the device and normalises it there.
     pub fn to_device(&self, device: Device) -> DeviceBatch {
@@ -79,10 +89,9 @@ impl Buffers {
 pub fn normalise(pixels: &[u8], padded: (u32, u32), sizes: &[(u32, u32)], device: Device) -> Tensor {
     let size = [sizes.len() as i64, padded.1.into(), padded.0.into(), 3];
     if device == Device::Cpu {
-        return FLOATS.with_borrow_mut(|floats| {
-            planes(pixels, padded, sizes, floats);
-            Tensor::from_slice(floats).view([size[0], 3, size[1], size[2]])
-        });
+        let mut images = Tensor::empty([size[0], 3, size[1], size[2]], (Kind::Float, device));
+        planes(pixels, padded, sizes, f32_slice(&mut images));
+        return images;
     }
     let bytes = Tensor::from_slice(pixels).view(size).to_device(device);
     let constant = |values: &[f32]| Tensor::from_slice(values).view([1, -1, 1, 1]).to_device(device);
@@ -96,18 +105,12 @@ pub fn normalise(pixels: &[u8], padded: (u32, u32), sizes: &[(u32, u32)], device
     images
 }
 
-thread_local! {
-    /// The batch in floats, kept to save its page faults.
-    static FLOATS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Normalises on the host: one table look-up a value instead of four passes over a tensor.
-fn planes(pixels: &[u8], (width, height): (u32, u32), sizes: &[(u32, u32)], floats: &mut Vec<f32>) {
+fn planes(pixels: &[u8], (width, height): (u32, u32), sizes: &[(u32, u32)], floats: &mut [f32]) {
     let (width, height) = (width as usize, height as usize);
     let table = |c: usize| -> [f32; 256] { std::array::from_fn(|v| (v as f32 / 255.0 - MEAN[c]) / STD[c]) };
     let tables = [table(0), table(1), table(2)];
     let plane = width * height;
-    floats.resize(sizes.len() * 3 * plane, 0.0);
     for (i, &(w, h)) in sizes.iter().enumerate() {
         let (w, h) = (w as usize, h as usize);
         let image = &pixels[i * 3 * plane..][..3 * plane];

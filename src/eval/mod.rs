@@ -100,7 +100,7 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
     let open = || {
         scorer::check(job.dataset, job.val).map_err(BadInput::new)?;
         let source = Source::open(job.dataset, &job.dataset.list_val).map_err(BadInput::new)?;
-        let network = Network::build(job.model, job.dataset.num_class, job.device, 0).map_err(BadInput::new)?;
+        let network = Network::blank(job.model, job.dataset.num_class, job.device).map_err(BadInput::new)?;
         anyhow::Ok((source, network))
     };
     let (source, network) = agree::agree(comm, open())?;

@@ -72,7 +72,7 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
         Ok(serde_json::to_vec(&files::find(job.inputs, job.out)?)?)
     })?;
     let images: Vec<PathBuf> = serde_json::from_slice(&found)?;
-    let build = || Network::build(job.model, job.dataset.num_class, job.device, 0).map_err(BadInput::new);
+    let build = || Network::blank(job.model, job.dataset.num_class, job.device).map_err(BadInput::new);
     let network = agree::agree(comm, build().map_err(Into::into))?;
     let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, wish: job.checkpoint };
     let origin = weights_choice::load(&choice, job.model, &network, comm)?;

@@ -21,7 +21,7 @@ impl Place {
         let threads = threads(comm)?;
         tch::set_num_threads(threads as i32);
         let host = comm::hostname();
-        torch::cuda::load_if_present();
+        torch::load_cuda();
         let gpus = tch::Cuda::device_count().max(0) as usize;
         if gpus == 0 {
             return Ok(Place { host, device: Device::Cpu, threads });

@@ -1,6 +1,5 @@
 //! One update, the algorithm on a page.
 
-use crate::comm::CommError;
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::loader::{Loader, StepBatch};
 use crate::loss;

@@ -1,7 +1,7 @@
 //! What networks.py and the tests that read its files have in common: the pairs' settings and the values they are
 //! filled with.
 
-use segdist::model::layers::{Local, Role};
+use segdist::model::layers::Local;
 use segdist::model::{ModelConfig, Network, Pass};
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
@@ -88,12 +88,6 @@ pub fn forward_loss(network: &Network, train: bool) -> (Tensor, Tensor, Tensor) 
         loss += segdist::loss::summed_nll(deepsup, &labels) * 0.4 / &valid;
     }
     (loss, logits.main, labels)
-}
-
-/// The parameters, in the order of the reference's `named_parameters`.
-pub fn parameters(network: &Network) -> Vec<(&str, Tensor)> {
-    let trained = network.store.entries.iter().filter(|entry| entry.role != Role::Buffer);
-    trained.map(|entry| (entry.name.as_str(), entry.tensor.shallow_clone())).collect()
 }
 
 pub fn norm(tensor: &Tensor) -> f64 {

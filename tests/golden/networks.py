@@ -42,6 +42,10 @@ PAIRS = [
 # Pairs whose training is compared over several steps; none has dropout.
 TRAINED = [("resnet18dilated", "c1_deepsup"), ("mobilenetv2dilated", "c1_deepsup"), ("hrnetv2", "c1")]
 
+# With batch statistics MobileNet's second loss depends on rounding: at 1e-3 the reference differs from itself on one and
+# two threads by 1e-4.
+BATCH_LR = 1e-5
+
 
 def mix(words):
     """The finaliser of splitmix64 (Steele et al. 2014) on an array of u64."""
@@ -281,8 +285,8 @@ def parity(models, encoder, decoder):
     return {
         "encoder": encoder,
         "decoder": decoder,
-        "batch": training(models, encoder, decoder, 2, 0.02, fix_bn=False),
-        "debiased": training(models, encoder, decoder, 2, 0.02, fix_bn=False, debiased=True),
+        "batch": training(models, encoder, decoder, 2, BATCH_LR, fix_bn=False),
+        "debiased": training(models, encoder, decoder, 2, BATCH_LR, fix_bn=False, debiased=True),
         "fix_bn": training(models, encoder, decoder, 10, 1e-3, fix_bn=True)["losses"],
     }
 
