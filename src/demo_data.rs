@@ -16,8 +16,8 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::Path;
 
-const TRAINING: u32 = 96;
-const VALIDATION: u32 = 24;
+const TRAINING: u32 = 256;
+const VALIDATION: u32 = 32;
 
 /// A source of numbers that is the same on every machine.
 struct Random(ChaCha8Rng);

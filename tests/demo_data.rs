@@ -25,7 +25,7 @@ fn samples(source: &Source) -> Vec<Sample> {
 fn every_sample_reads_and_has_all_that_the_set_promises() {
     let dir = tempfile::tempdir().unwrap();
     demo_data::run(dir.path(), 1).unwrap();
-    for (split, count) in [("training", 96), ("validation", 24)] {
+    for (split, count) in [("training", 256), ("validation", 32)] {
         let source = open(dir.path(), split);
         assert_eq!(source.len(), count);
         assert!(source.sizes().iter().all(|&(w, h)| (96..=128).contains(&w) && (96..=128).contains(&h)));

@@ -61,7 +61,13 @@ fn assert_close(a: &Tensor, b: &Tensor, what: &str) {
 /// Ranks with `parts` images each against one batch of all images.
 fn check(parts: &[i64], variance: Variance, whole: &dyn Normalize) {
     let count: i64 = parts.iter().sum();
-    let ends: Vec<i64> = parts.iter().scan(0, |end, part| { *end += part; Some(*end) }).collect();
+    let ends: Vec<i64> = parts
+        .iter()
+        .scan(0, |end, part| {
+            *end += part;
+            Some(*end)
+        })
+        .collect();
     let passes = threads::run(parts.len(), |comm: Arc<dyn Comm>| {
         let rank = comm.rank();
         pass(&SyncBatchNorm::new(comm, variance), (ends[rank] - parts[rank], ends[rank]), count)
@@ -71,7 +77,11 @@ fn check(parts: &[i64], variance: Variance, whole: &dyn Normalize) {
     assert_close(&Tensor::cat(&over_ranks(0), 0), &expected[0], "the output");
     assert_close(&Tensor::cat(&over_ranks(1), 0), &expected[1], "the input's gradient");
     for (index, what) in [(2, "the weight's gradient"), (3, "the bias' gradient")] {
-        assert_close(&Tensor::stack(&over_ranks(index), 0).sum_dim_intlist(0, false, Kind::Float), &expected[index], what);
+        assert_close(
+            &Tensor::stack(&over_ranks(index), 0).sum_dim_intlist(0, false, Kind::Float),
+            &expected[index],
+            what,
+        );
     }
     for (index, what) in [(4, "the mean"), (5, "the variance")] {
         for part in over_ranks(index) {
@@ -149,7 +159,8 @@ fn the_same_pass_twice_gives_the_same_bits() {
 fn a_rank_with_other_channels_ends_in_an_error_that_names_it() {
     let messages = threads::run(2, |comm| {
         let channels = CHANNELS + comm.rank() as i64;
-        let run = || SyncBatchNorm::new(comm, Variance::Offset).batch_norm(&layer(), &Tensor::ones([1, channels, 2, 2], CPU));
+        let run =
+            || SyncBatchNorm::new(comm, Variance::Offset).batch_norm(&layer(), &Tensor::ones([1, channels, 2, 2], CPU));
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
         panic.downcast_ref::<String>().cloned().unwrap()
     });

@@ -61,9 +61,11 @@ fn difference(name: &str, values: &[Option<&str>]) -> Option<String> {
     // The first of the most frequent values is what the others are measured by.
     let common = values.iter().rev().max_by_key(|value| votes(value))?;
     let odd = values.iter().find(|value| *value != common)?;
-    let ranks: Vec<String> = (0..values.len()).filter(|rank| values[*rank] == *odd).map(|rank| rank.to_string()).collect();
+    let ranks: Vec<String> =
+        (0..values.len()).filter(|rank| values[*rank] == *odd).map(|rank| rank.to_string()).collect();
     let named = if let [rank] = &ranks[..] { format!("rank {rank}") } else { format!("ranks {}", ranks.join(", ")) };
-    let [odd, common] = [(odd, common), (common, odd)].map(|(of, other)| of.map(|of| own_line(of, other.unwrap_or(""))));
+    let [odd, common] =
+        [(odd, common), (common, odd)].map(|(of, other)| of.map(|of| own_line(of, other.unwrap_or(""))));
     let text = |value: Option<&str>| value.map_or("nothing".to_string(), |value| format!("`{}`", value.trim()));
     Some(format!("{named} differs in {name}: {} instead of {}", text(odd), text(common)))
 }

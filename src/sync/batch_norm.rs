@@ -59,15 +59,8 @@ impl SyncBatchNorm {
         let output = if input.numel() == 0 {
             input.empty_like()
         } else {
-            let (output, _, _) = input.native_batch_norm(
-                Some(&weight),
-                Some(&bias),
-                Some(&mean),
-                Some(&variance),
-                false,
-                0.0,
-                eps,
-            );
+            let (output, _, _) =
+                input.native_batch_norm(Some(&weight), Some(&bias), Some(&mean), Some(&variance), false, 0.0, eps);
             output
         };
         let backward = Backward {

@@ -87,9 +87,7 @@ pub fn attach_backward(
     let from = ffi::pointers(inputs.iter().copied());
     let closure = Closure { context, call, drop };
     // SAFETY: the tensors are alive, `from` has the length given; the shim owns the closure from here.
-    ffi::check(unsafe {
-        ffi::segdist_attach_backward(output.as_ptr().cast_mut(), from.as_ptr(), from.len(), closure)
-    })
+    ffi::check(unsafe { ffi::segdist_attach_backward(output.as_ptr().cast_mut(), from.as_ptr(), from.len(), closure) })
 }
 
 fn caught(body: impl FnOnce() -> Result<(), String>) -> Result<(), String> {

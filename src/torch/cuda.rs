@@ -24,7 +24,9 @@ pub fn load_cuda() {
 /// `name` in the folder that this process has loaded libtorch_cpu from.
 fn beside_libtorch(name: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let loaded = maps.lines().find_map(|line| line.find('/').map(|at| &line[at..]).filter(|p| p.ends_with("/libtorch_cpu.so")))?;
+    let loaded = maps
+        .lines()
+        .find_map(|line| line.find('/').map(|at| &line[at..]).filter(|p| p.ends_with("/libtorch_cpu.so")))?;
     let library = Path::new(loaded).with_file_name(name);
     library.exists().then_some(library)
 }

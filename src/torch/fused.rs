@@ -33,10 +33,15 @@ pub fn sgd(
 pub struct AdamW {
     /// This update's number, from 1.
     pub step: f64,
+    /// Learning rate.
     pub lr: f64,
+    /// Decay of the mean of gradients.
     pub beta1: f64,
+    /// Decay of the mean of their squares.
     pub beta2: f64,
+    /// Added to the divisor.
     pub eps: f64,
+    /// Weight decay.
     pub decay: f64,
 }
 

@@ -12,7 +12,7 @@ use crate::data::source::Source;
 use crate::fault::BadInput;
 use crate::model::layers::{Local, Normalize};
 use crate::model::{ModelConfig, Network, weights};
-use crate::optim::{Flat, Optimizer};
+use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::TrainConfig;
 use crate::sync::agreement::Agreement;
 use crate::sync::batch_norm::{SyncBatchNorm, Variance};
@@ -167,6 +167,9 @@ pub fn open_data(job: &Job, beginning: &Beginning) -> anyhow::Result<Data> {
 pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -> anyhow::Result<Parts> {
     let network =
         Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(BadInput::new)?;
+    if job.train.channels_last {
+        optim::to_channels_last(&network.store);
+    }
     let flat = Flat::new(&network.store, (job.dist.bucket_mb * MIB) as usize);
     let mut optimizer = Optimizer::new(&flat, job.train);
     agree::from_root(comm, || {

@@ -6,9 +6,10 @@ use crate::loss;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{BnRunning, Network, Pass};
 use crate::optim::Optimizer;
-use crate::schedule::{LossNorm, TrainConfig, poly};
+use crate::schedule::{Amp, LossNorm, TrainConfig, poly};
 use crate::sync::agreement::Agreement;
 use crate::sync::buckets::{Reduced, Reducer};
+use crate::torch::{TorchError, memory, precision};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
@@ -107,26 +108,36 @@ impl Trainer {
     /// batch statistics there is nothing to take part in.
     fn forward(&self, part: &Option<HostBatch>) -> anyhow::Result<Option<Sums>> {
         let train = !self.recipe.fix_bn;
-        let images = match part {
+        let DeviceBatch { images, labels } = match part {
             Some(part) => part.to_device(self.device),
             None if train => DeviceBatch::empty(self.device),
             None => return Ok(None),
         };
+        let images = if self.recipe.channels_last { memory::to_channels_last(&images) } else { images };
         let first = part.as_ref().map_or(0, |part| part.first as u64);
         let key = DropoutKey { seed: self.recipe.seed, step: self.step, first };
         let pass = Pass { train, norm: &*self.norm, dropout: train.then_some(key), deep_supervision: true };
-        let logits = self.network.forward(&images.images, &pass);
+        let logits = self.autocast(|| self.network.forward(&images, &pass))?;
         if part.is_none() {
             let nothing =
                 logits.main.sum(Kind::Float) + logits.deepsup.map_or(0.0.into(), |deepsup| deepsup.sum(Kind::Float));
             return Ok(Some(Sums { nll: nothing, correct: Tensor::from(0i64) }));
         }
-        let main = loss::summed_nll(&logits.main, &images.labels);
+        let main = loss::summed_nll(&logits.main, &labels);
         let nll = match &logits.deepsup {
-            Some(deepsup) => main + loss::summed_nll(deepsup, &images.labels) * self.recipe.deep_sup_scale,
+            Some(deepsup) => main + loss::summed_nll(deepsup, &labels) * self.recipe.deep_sup_scale,
             None => main,
         };
-        Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &images.labels) }))
+        Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &labels) }))
+    }
+
+    /// Runs `body` in the precision of TRAIN.amp; the loss is taken in f32 either way.
+    fn autocast<T>(&self, body: impl FnOnce() -> T) -> Result<T, TorchError> {
+        match self.recipe.amp {
+            Amp::Off => Ok(body()),
+            Amp::Bf16 => precision::autocast(self.device, Kind::BFloat16, body),
+            Amp::Fp16 => precision::autocast(self.device, Kind::Half, body),
+        }
     }
 
     /// Gradients of Σ nll ÷ labelled pixels, added to those that are there.

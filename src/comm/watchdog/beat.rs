@@ -70,13 +70,7 @@ impl Post {
         let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut token));
         let failed = |cause: String| CommError::Failed { call: "watchdog", rank: comm.rank(), cause };
         random.map_err(|cause| failed(format!("/dev/urandom: {cause}")))?;
-        let own = Post {
-            host: host(),
-            pid: std::process::id(),
-            token,
-            addresses: addresses(),
-            port,
-        };
+        let own = Post { host: host(), pid: std::process::id(), token, addresses: addresses(), port };
         let bytes = serde_json::to_vec(&own).map_err(|cause| failed(cause.to_string()))?;
         let parse = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(|cause| failed(cause.to_string()));
         comm.gather(&bytes)?.iter().map(parse).collect()
@@ -129,7 +123,11 @@ impl Sender {
             let Some((target, own)) = self.target.take() else { return };
             self.stream = target.connect(&own);
             if self.stream.is_none() {
-                log::warn!("rank {}: no connection to the watchdog on {}: stalls will not be seen", beat.rank, target.host);
+                log::warn!(
+                    "rank {}: no connection to the watchdog on {}: stalls will not be seen",
+                    beat.rank,
+                    target.host
+                );
             }
         }
         if let Some(stream) = &mut self.stream

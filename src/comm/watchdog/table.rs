@@ -126,7 +126,9 @@ mod tests {
         assert_eq!(table.verdict(&LIMITS), None);
         pass(&mut table, 1, &[beat(0, 4, 10)]);
         let verdict = table.verdict(&LIMITS).unwrap();
-        assert!(verdict.starts_with("rank 1 (host node1, pid 101) is silent for 10 s, last seen in gradients of step 4"));
+        assert!(
+            verdict.starts_with("rank 1 (host node1, pid 101) is silent for 10 s, last seen in gradients of step 4")
+        );
         assert!(verdict.contains("rank 0 in gradients"), "{verdict}");
     }
 
