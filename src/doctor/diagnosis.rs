@@ -116,7 +116,9 @@ fn launcher(ranks: &[Facts]) -> Finding {
 }
 
 fn mpi(ranks: &[Facts]) -> Finding {
-    let text = |facts: &Facts| facts.mpi.clone().unwrap_or_else(|| "unknown".to_owned());
+    // The library's text goes on with the package and the date.
+    let name = |text: &String| text.split(',').next().unwrap_or_default().to_owned();
+    let text = |facts: &Facts| facts.mpi.as_ref().map_or_else(|| "unknown".to_owned(), name);
     if let Some(found) = differing(ranks, text) {
         return warning(
             "MPI",
