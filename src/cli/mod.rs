@@ -91,5 +91,5 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn launched_rank() -> usize {
     let variables = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
     let read = |name: &&str| std::env::var(name).ok()?.parse().ok();
-    variables.iter().find_map(|name| read(&name)).unwrap_or(0)
+    variables.iter().find_map(read).unwrap_or(0)
 }

@@ -93,7 +93,7 @@ pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     let watchdog = Watchdog::start(&**comm, start_timeout, stall_timeout, abort)?;
     let mut run =
         Run { job, comm: comm.clone(), trainer, recorder, val: data.val, train: data.train, watchdog, skipped: 0 };
-    run.to_the_end(&stop)
+    run.run_through(&stop)
 }
 
 /// A run under way.
@@ -111,7 +111,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_the_end(&mut self, stop: &StopRequest) -> anyhow::Result<Ended> {
+    fn run_through(&mut self, stop: &StopRequest) -> anyhow::Result<Ended> {
         let total = self.job.train.total_steps();
         while self.trainer.step < total {
             self.watchdog.progress(self.trainer.step, "step");

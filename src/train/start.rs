@@ -247,8 +247,11 @@ pub fn trainer(
     comm: &dyn Comm,
 ) -> anyhow::Result<Trainer> {
     let Parts { network, flat, optimizer } = parts;
-    let norm: Box<dyn Normalize> =
-        if comm.size() == 1 { Box::new(Local) } else { Box::new(SyncBatchNorm::new(comm.duplicate()?, Variance::Offset)) };
+    let norm: Box<dyn Normalize> = if comm.size() == 1 {
+        Box::new(Local)
+    } else {
+        Box::new(SyncBatchNorm::new(comm.duplicate()?, Variance::Offset))
+    };
     let share = Share { rank: comm.rank(), ranks: comm.size() };
     let threads = place.threads.min(job.train.workers.max(1));
     let (source, order) = (data.train.clone(), data.order.clone());
