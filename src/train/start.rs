@@ -233,8 +233,8 @@ pub fn shake_hands(
         ("parameters", shapes),
         ("first step", beginning.step.to_string()),
     ];
-    handshake::agree(comm, &facts.map(|(name, value)| (name.to_owned(), value)))?;
-    Ok(())
+    let facts = facts.map(|(name, value)| (name.to_owned(), value));
+    agree::agree(comm, handshake::agree(comm, &facts).map_err(|error| BadInput::new(error).into()))
 }
 
 /// Puts the parts together.
