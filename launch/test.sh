@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./launch/setup.sh
 cargo fmt --check
 cargo clippy --release --all-targets --quiet -- -D warnings
-cargo build --release
+cargo build --release --all-targets
 
 # The tests start ranks of their own: one after the other, so that two cores are enough.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-2}
