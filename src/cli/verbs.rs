@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::data::layout::Layout;
 use crate::eval::{self, EvalJob};
 use crate::fault::BadInput;
+use crate::model::summary::summarise;
 use crate::pack::{self, Input, PackOptions};
 use crate::predict::{self, PredictJob};
 use crate::stop::StopRequest;
@@ -140,16 +141,31 @@ fn predict(args: PredictArgs, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
 }
 
 fn convert(args: ConvertArgs) -> anyhow::Result<()> {
-    let (mut inputs, _) = args::split_overrides(args.words);
+    let (mut inputs, overrides) = args::split_overrides(args.words);
     let Some(output) = inputs.pop().filter(|_| !inputs.is_empty()) else {
         bad_input!("convert takes at least one input and the output");
     };
+    if args.to.as_deref() == Some("torchscript") {
+        let config = load_here(&ConfigArgs { cfg: args.cfg, overrides })?;
+        let size = bench::step::batch_size(&config.DATASET);
+        return convert::export(&inputs, &output, &config.MODEL, config.DATASET.num_class, size);
+    }
     let to = args.to.map(|name| name.parse()).transpose().map_err(BadInput::new)?;
     convert::run(&inputs, &output, to)
 }
 
+/// The configuration, and what its network costs.
 fn show_config(config: &ConfigArgs) -> anyhow::Result<()> {
-    print!("{}", load_here(config)?.dump());
+    let config = load_here(config)?;
+    let (height, width) = bench::step::batch_size(&config.DATASET);
+    let network = summarise(&config.MODEL, config.DATASET.num_class, height, width).map_err(BadInput::new)?;
+    print!("{}", config.dump());
+    // Comments, so that what is printed stays a configuration.
+    println!("# network:");
+    println!("#   parameters: {}", network.parameters);
+    println!("#   multiply_adds: {} # one image of {height} x {width}", network.multiply_adds);
+    println!("#   output_stride: {}", network.output_stride);
+    println!("#   widths: {:?}", network.widths);
     Ok(())
 }
 

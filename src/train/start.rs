@@ -10,11 +10,10 @@ use crate::data::loader::{Loader, Share};
 use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
 use crate::data::source::Source;
 use crate::fault::BadInput;
-use crate::model::layers::{Local, Normalize};
 use crate::model::{ModelConfig, Network, weights};
 use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::TrainConfig;
-use crate::sync::batch_norm::{SyncBatchNorm, Variance};
+use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
 use crate::sync::replicas;
 use anyhow::Context;
@@ -64,7 +63,7 @@ pub fn begin(job: &Job, comm: &dyn Comm, lock: &mut Option<Lock>) -> anyhow::Res
     let bytes = agree::from_root(comm, || {
         if job.resume == Resume::None || !checkpoint::exists(job.dir) {
             // Before anything is written: a run without initial values is not wanted.
-            weights::named(job.model).map_err(BadInput::new)?;
+            weights::named(&initial(job)).map_err(BadInput::new)?;
         }
         *lock = Some(Lock::take(job.dir).map_err(BadInput::new)?);
         let beginning = match find(job)? {
@@ -247,11 +246,6 @@ pub fn trainer(
     comm: &dyn Comm,
 ) -> anyhow::Result<Trainer> {
     let Parts { network, flat, optimizer } = parts;
-    let norm: Box<dyn Normalize> = if comm.size() == 1 {
-        Box::new(Local)
-    } else {
-        Box::new(SyncBatchNorm::new(comm.duplicate()?, Variance::Offset))
-    };
     let share = Share { rank: comm.rank(), ranks: comm.size() };
     let threads = place.threads.min(job.train.workers.max(1));
     let (source, order) = (data.train.clone(), data.order.clone());
@@ -263,7 +257,7 @@ pub fn trainer(
         comm: comm.duplicate()?,
         network,
         optimizer,
-        norm,
+        norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, job.model.bn_variance)),
         loader,
         recipe: TrainConfig { global_batch: beginning.global_batch, ..train.clone() },
         running: job.model.bn_running,
