@@ -136,7 +136,6 @@ impl Step {
         let loss = match self.recipe.amp {
             Amp::Off => self.loss(number),
             Amp::Bf16 => precision::autocast(self.device, Kind::BFloat16, || self.loss(number))?,
-            Amp::Fp16 => precision::autocast(self.device, Kind::Half, || self.loss(number))?,
         };
         self.reducer.arm();
         loss.backward();

@@ -164,7 +164,6 @@ impl Trainer {
         match self.recipe.amp {
             Amp::Off => Ok(body()),
             Amp::Bf16 => precision::autocast(self.device, Kind::BFloat16, body),
-            Amp::Fp16 => precision::autocast(self.device, Kind::Half, body),
         }
     }
 
