@@ -39,7 +39,7 @@ arguments() {
     echo --cfg /opt/segdist/configs/demo.yaml DIR "$dir" DATASET.root_dataset /shared/data \
         DATASET.list_train /shared/data/training.odgt DATASET.list_val /shared/data/validation.odgt \
         TRAIN.num_epoch 1 TRAIN.epoch_iters "$steps" TRAIN.batch_size_per_gpu 2 TRAIN.workers 1 TRAIN.disp_iter 1 \
-        CHECKPOINT.every_steps 3 DIST.start_timeout_s 120 "$@"
+        CHECKPOINT.every_steps 3 DIST.start_timeout_s 600 DIST.stall_timeout_s 600 "$@"
 }
 # steps NODE DIR: how many updates the run has written down.
 steps() { on "$1" grep -c '"event":"train"' "$2/metrics.jsonl" 2>/dev/null || true; }
