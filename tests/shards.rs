@@ -1,10 +1,12 @@
 //! The record format: what is written is read back, and every way a file can be wrong is told apart.
 
 use segdist::shard::{
-    Access, Codec, Fault, Index, Part, Record, Set, Shard, ShardInfo, check_shard, compress_label, write_shard,
+    Access, Codec, Fault, Index, Part, Record, Set, Shard, ShardInfo, check_shard, compress_label, set_rank,
+    write_shard,
 };
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const LABEL: [u8; 6] = [0, 1, 2, 3, 150, 255];
 
@@ -145,6 +147,30 @@ fn a_shard_that_shrinks_under_its_reader_is_an_error() {
         let error = shard.image(0, &mut Vec::new()).unwrap_err();
         assert!(matches!(&error.fault, Fault::Truncated { name, part: Part::Image } if name == "a"), "{error}");
     }
+}
+
+/// Not a test of its own: the process of the next test, which touches bytes that their file has lost.
+#[test]
+fn child_that_touches_lost_bytes() {
+    let Ok(path) = std::env::var("SEGDIST_TEST_LOST_SHARD") else { return };
+    set_rank(3);
+    let shard = Shard::open(Path::new(&path), Access::Mmap).unwrap();
+    let mut scratch = Vec::new();
+    let image = shard.image(0, &mut scratch).unwrap();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    println!("{}", image.iter().map(|&byte| u32::from(byte)).sum::<u32>());
+}
+
+#[test]
+fn bytes_lost_between_check_and_use_end_the_process_naming_shard_and_rank() {
+    let (_dir, path, _) = shard_with(|_| ());
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "child_that_touches_lost_bytes", "--nocapture"]).env("SEGDIST_TEST_LOST_SHARD", &path);
+    let ended = child.output().unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{stderr}");
+    let expected = format!("segdist: rank 3: {}: was truncated or replaced", path.display());
+    assert!(stderr.contains(&expected), "{stderr}");
 }
 
 #[test]

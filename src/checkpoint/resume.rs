@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// The keys, or sections, that may differ: they change where, how fast and how observably a run goes, not what it computes.
 /// The data are compared apart, by `dataset_id`, and where the first weights came from no longer matters.
-const FREE: [&str; 18] = [
+const FREE: [&str; 19] = [
     "DIR",
     "DIST",
     "VAL",
@@ -15,6 +15,7 @@ const FREE: [&str; 18] = [
     "DATASET.list_val",
     "DATASET.io",
     "DATASET.stage",
+    "DATASET.stage_keep",
     "MODEL.weights_encoder",
     "MODEL.weights_decoder",
     "MODEL.pretrained_dir",

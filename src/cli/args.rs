@@ -128,6 +128,9 @@ pub struct PackArgs {
     /// YAML file: raw label value → class index or `ignore`; stored in index.json.
     #[arg(long, value_name = "FILE")]
     pub label_map: Option<PathBuf>,
+    /// Number of classes: a label above it is refused; by default the layout's, else labels are not checked.
+    #[arg(long, value_name = "N")]
+    pub num_class: Option<usize>,
     /// Replace shards that are there.
     #[arg(long)]
     pub force: bool,

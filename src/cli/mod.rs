@@ -6,6 +6,7 @@ mod verbs;
 
 use crate::comm::{Comm, Solo, mpi};
 use crate::fault::{self, Agreed};
+use crate::shard;
 use crate::stop::StopRequest;
 use args::{CommandLine, Verb};
 use clap::Parser;
@@ -41,6 +42,9 @@ fn run(line: CommandLine, stop: Option<StopRequest>, session: Option<mpi::Sessio
     let comm: Arc<dyn Comm> = session.as_ref().map_or_else(|| Arc::new(Solo) as _, mpi::Session::world);
     logging::start(&*comm, line.quiet);
     end_all_ranks_on_panic(comm.clone());
+    if comm.size() > 1 {
+        shard::set_rank(comm.rank());
+    }
     let result = verbs::run(line.verb, line.quiet, stop, &comm);
     let code = match result {
         Ok(code) => code,

@@ -103,8 +103,8 @@ fn pack(args: PackArgs) -> anyhow::Result<()> {
         }
         _ => bad_input!("nothing to pack: give --odgt and --root, --images and --labels, or --layout and --root"),
     };
-    let (label_map, force, threads) = (args.label_map, args.force, args.threads);
-    pack::run(&PackOptions { label_map, force, threads, ..PackOptions::new(input, args.out) })
+    let (label_map, num_class, force, threads) = (args.label_map, args.num_class, args.force, args.threads);
+    pack::run(&PackOptions { label_map, num_class, force, threads, ..PackOptions::new(input, args.out) })
 }
 
 fn evaluate(args: EvalArgs, comm: &Arc<dyn Comm>) -> anyhow::Result<()> {

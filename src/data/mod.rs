@@ -12,6 +12,7 @@ pub mod order;
 pub mod random;
 pub mod resize;
 pub mod source;
+pub mod stage;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,8 +50,10 @@ pub struct DatasetConfig {
     pub io: Io,
     /// On a corrupt record: abort, or substitute another sample.
     pub on_corrupt: OnCorrupt,
-    /// Local folder that shards are copied to once per node before training; empty: none.
+    /// Local folder (a disk, /dev/shm) that shards are copied to once per node before training; empty: none.
     pub stage: String,
+    /// Leave the copy there for the next run; False removes it as soon as every rank has opened it.
+    pub stage_keep: bool,
     /// Side of a random square crop of every training sample; 0: none.
     pub crop: u32,
     /// Range of a random factor on every training sample's size; [1, 1]: none.
@@ -95,6 +98,7 @@ impl Default for DatasetConfig {
             io: Io::Auto,
             on_corrupt: OnCorrupt::Abort,
             stage: String::new(),
+            stage_keep: true,
             crop: 0,
             scale_jitter: [1.0, 1.0],
             color_jitter: 0.0,

@@ -5,8 +5,9 @@
 //! rounded to u8. The order and the rounding matter: another kernel's off-by-ones change up to 0.2 % of the labels that
 //! a network gives.
 //!
-//! Rows pass through a ring that holds as many as the vertical filter spans, so that they stay in the cache, and all
-//! memory is reused from image to image.
+//! The horizontal pass takes several rows at once, side by side, so that one weight serves them all. Rows go on through
+//! a ring that holds little more than the vertical filter spans, so that they stay in the cache, and all memory is
+//! reused from image to image.
 
 use multiversion::multiversion;
 
@@ -54,13 +55,21 @@ pub struct Image<'a> {
     pub pixels: &'a [u8],
 }
 
+/// Rows that pass the horizontal filter together, so that a weight is fetched once for all of them.
+const GROUP: usize = 4;
+
+/// The same pixel of [`GROUP`] rows, four bytes each, of which the last counts for nothing.
+type Column = [u8; 4 * GROUP];
+
 /// The image kernel with its memory.
 #[derive(Default)]
 pub struct Resizer {
     horizontal: Filter,
     vertical: Filter,
-    /// One source row, and a byte behind it.
-    row: Vec<u8>,
+    /// Source rows, side by side.
+    group: Vec<Column>,
+    /// Those rows at the target width.
+    filtered: Vec<Column>,
     /// Rows between the passes. Horizontal first: source row y is in slot y modulo the number of slots.
     ring: Vec<u8>,
 }
@@ -75,9 +84,9 @@ impl Resizer {
     pub fn resize(&mut self, source: Image, flip: bool, (width, height): (u32, u32), out: &mut [u8], stride: usize) {
         self.horizontal.set(source.width, width);
         self.vertical.set(source.height, height);
-        // Pixels are handled as four bytes, so the last one of a row touches the byte behind it.
         // Spans are handled at full length, the weights behind their end being zero.
-        self.row.resize((source.width as usize + self.horizontal.taps) * 3 + 1, 0);
+        self.group.resize(source.width as usize + self.horizontal.taps, [0; 4 * GROUP]);
+        self.filtered.resize(width as usize, [0; 4 * GROUP]);
         let rows = out.chunks_mut(stride).take(height as usize).map(|row| &mut row[..width as usize * 3]);
         let shrunk = i64::from(source.height) - i64::from(height);
         if shrunk > 0 && shrunk > 2 * (i64::from(source.width) - i64::from(width)) {
@@ -89,45 +98,67 @@ impl Resizer {
 
     fn horizontal_first<'a>(&mut self, source: Image, flip: bool, out: impl Iterator<Item = &'a mut [u8]>) {
         let source_bytes = source.width as usize * 3;
-        let slots = self.vertical.taps;
-        let slot_bytes = self.horizontal.spans.len() * 3 + 1;
+        let slot_bytes = self.filtered.len() * 3;
+        // A span, and what comes with its first and last row.
+        let slots = (self.vertical.taps + GROUP - 1).next_multiple_of(GROUP);
         self.ring.resize(slots * slot_bytes, 0);
+        let last = source.height as usize - 1;
         let mut filled = 0;
         for (y, to) in out.enumerate() {
             let (start, weights) = self.vertical.at(y);
-            for line in filled.max(start)..start + weights.len() {
-                copy_row(&source.pixels[line * source_bytes..][..source_bytes], flip, &mut self.row);
-                let slot = &mut self.ring[line % slots * slot_bytes..][..slot_bytes];
-                horizontal_pass(&self.row, &self.horizontal, slot);
+            // Rows that are in no span are left out.
+            filled = filled.max(start / GROUP * GROUP);
+            while filled < start + weights.len() {
+                let row = |i: usize| &source.pixels[(filled + i).min(last) * source_bytes..][..source_bytes];
+                interleave(std::array::from_fn(row), flip, &mut self.group);
+                horizontal_pass(&self.group, &self.horizontal, &mut self.filtered);
+                let slot = &mut self.ring[filled % slots * slot_bytes..][..GROUP * slot_bytes];
+                separate(&self.filtered, slot.chunks_exact_mut(slot_bytes));
+                filled += GROUP;
             }
-            filled = start + weights.len();
-            vertical_pass(Rows { ring: &self.ring, slots, slot_bytes, start: start % slots }, weights, to);
+            vertical_pass(Rows { bytes: &self.ring, slots, slot_bytes, start: start % slots }, weights, to);
         }
     }
 
-    fn vertical_first<'a>(&mut self, source: Image, flip: bool, out: impl Iterator<Item = &'a mut [u8]>) {
-        let source_bytes = source.width as usize * 3;
-        let slot_bytes = self.horizontal.spans.len() * 3 + 1;
-        self.ring.resize(source_bytes + slot_bytes, 0);
-        let (between, last) = self.ring.split_at_mut(source_bytes);
-        for (y, to) in out.enumerate() {
-            let (start, weights) = self.vertical.at(y);
-            let slots = source.height as usize;
-            vertical_pass(Rows { ring: source.pixels, slots, slot_bytes: source_bytes, start }, weights, between);
-            copy_row(between, flip, &mut self.row);
-            horizontal_pass(&self.row, &self.horizontal, &mut last[..slot_bytes]);
-            to.copy_from_slice(&last[..slot_bytes - 1]);
+    fn vertical_first<'a>(&mut self, source: Image, flip: bool, mut out: impl Iterator<Item = &'a mut [u8]>) {
+        let (slots, slot_bytes) = (source.height as usize, source.width as usize * 3);
+        self.ring.resize(GROUP * slot_bytes, 0);
+        for first in (0..self.vertical.spans.len()).step_by(GROUP) {
+            for (y, between) in (first..self.vertical.spans.len()).zip(self.ring.chunks_exact_mut(slot_bytes)) {
+                let (start, weights) = self.vertical.at(y);
+                vertical_pass(Rows { bytes: source.pixels, slots, slot_bytes, start }, weights, between);
+            }
+            interleave(std::array::from_fn(|i| &self.ring[i * slot_bytes..][..slot_bytes]), flip, &mut self.group);
+            horizontal_pass(&self.group, &self.horizontal, &mut self.filtered);
+            separate(&self.filtered, out.by_ref().take(GROUP));
         }
     }
 }
 
-fn copy_row(pixels: &[u8], flip: bool, row: &mut [u8]) {
-    if flip {
-        for (to, from) in row.chunks_exact_mut(3).zip(pixels.chunks_exact(3).rev()) {
-            to.copy_from_slice(from);
+/// Lays rows of RGB side by side, mirrored if `flip`.
+fn interleave(rows: [&[u8]; GROUP], flip: bool, group: &mut [Column]) {
+    let rows = rows.map(|row| row.as_chunks::<3>().0);
+    let width = rows[0].len();
+    let rows = rows.map(|row| &row[..width]);
+    let lay = |(x, to): (usize, &mut Column)| {
+        for (to, row) in to.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+            let [r, g, b] = row[x];
+            *to = [r, g, b, 0];
         }
+    };
+    if flip {
+        group[..width].iter_mut().rev().enumerate().for_each(lay);
     } else {
-        row[..pixels.len()].copy_from_slice(pixels);
+        group[..width].iter_mut().enumerate().for_each(lay);
+    }
+}
+
+/// The inverse of [`interleave`].
+fn separate<'a>(group: &[Column], rows: impl Iterator<Item = &'a mut [u8]>) {
+    for (i, row) in rows.enumerate() {
+        for (to, column) in row.as_chunks_mut::<3>().0.iter_mut().zip(group) {
+            to.copy_from_slice(&column[4 * i..4 * i + 3]);
+        }
     }
 }
 
@@ -141,7 +172,7 @@ struct Filter {
     /// First source pixel and number of source pixels, for every target pixel.
     spans: Vec<(usize, usize)>,
     /// `taps` weights for every target pixel, in fixed point.
-    weights: Vec<i32>,
+    weights: Vec<u32>,
 }
 
 impl Filter {
@@ -153,127 +184,139 @@ impl Filter {
         (self.source, self.target) = (source, target);
         let scale = f64::from(source) / f64::from(target);
         let support = scale.max(1.0);
-        self.taps = support.ceil() as usize * 2 + 1;
+        let center = |i: usize| (i as f64 + 0.5) * scale;
         self.spans.clear();
+        self.spans.extend((0..target as usize).map(|i| {
+            let first = (center(i) - support + 0.5) as usize;
+            let end = ((center(i) + support + 0.5) as usize).min(source as usize);
+            (first, end - first)
+        }));
+        self.taps = self.spans.iter().map(|&(_, length)| length).max().unwrap_or(0);
         self.weights.clear();
         let mut raw = Vec::with_capacity(self.taps);
-        for i in 0..target {
-            let center = (f64::from(i) + 0.5) * scale;
-            let first = (center - support + 0.5) as u32;
-            let end = ((center + support + 0.5) as u32).min(source);
+        for (i, &(first, length)) in self.spans.iter().enumerate() {
+            let center = center(i);
             raw.clear();
-            raw.extend((first..end).map(|x| {
-                let distance = (f64::from(x) - center + 0.5) * (1.0 / support);
+            raw.extend((first..first + length).map(|x| {
+                let distance = (x as f64 - center + 0.5) * (1.0 / support);
                 (1.0 - distance.abs()).max(0.0)
             }));
             let sum: f64 = raw.iter().sum();
-            let fixed = |weight: &f64| (0.5 + weight / sum * f64::from(1 << PRECISION)) as i32;
-            self.spans.push((first as usize, raw.len()));
+            let fixed = |weight: &f64| (0.5 + weight / sum * f64::from(1 << PRECISION)) as u32;
             self.weights.extend(raw.iter().map(fixed));
-            self.weights.resize(self.spans.len() * self.taps, 0);
+            self.weights.resize((i + 1) * self.taps, 0);
         }
     }
 
-    fn at(&self, target: usize) -> (usize, &[i32]) {
+    fn at(&self, target: usize) -> (usize, &[u32]) {
         let (start, length) = self.spans[target];
         (start, &self.weights[target * self.taps..][..length])
     }
 }
 
-/// Rounds a sum of weighted pixels. Weights are not negative and add up to one, so only the upper bound needs care.
+/// Rounds a sum of weighted pixels. The weights of a long span may add up to a little more than one.
 #[inline(always)]
-fn round(sum: i32) -> u8 {
+fn round(sum: u32) -> u8 {
     (sum >> PRECISION).min(255) as u8
 }
 
 /// Half a unit, which makes the shift round to nearest.
-const HALF: i32 = 1 << (PRECISION - 1);
+const HALF: u32 = 1 << (PRECISION - 1);
 
 #[multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
-fn horizontal_pass(row: &[u8], filter: &Filter, out: &mut [u8]) {
-    // Loops of a known length are unrolled and stay in registers. Enlarging takes 3 taps, halving 5.
+fn horizontal_pass(group: &[Column], filter: &Filter, out: &mut [Column]) {
+    // Loops of a known length are unrolled and stay in registers. Enlarging takes 2 taps, halving 4.
     match filter.taps {
-        3 => horizontal_taps::<3>(row, filter, out),
-        5 => horizontal_taps::<5>(row, filter, out),
-        _ => horizontal_any(row, filter, out),
+        2 => horizontal_taps::<2>(group, filter, out),
+        3 => horizontal_taps::<3>(group, filter, out),
+        4 => horizontal_taps::<4>(group, filter, out),
+        _ => horizontal_any(group, filter, out),
     }
 }
 
 #[inline(always)]
-fn horizontal_taps<const TAPS: usize>(row: &[u8], filter: &Filter, out: &mut [u8]) {
+fn horizontal_taps<const TAPS: usize>(group: &[Column], filter: &Filter, out: &mut [Column]) {
     let (all_weights, _) = filter.weights.as_chunks::<TAPS>();
-    for (x, (&(start, _), weights)) in filter.spans.iter().zip(all_weights).enumerate() {
-        let pixels = &row[3 * start..][..3 * TAPS + 1];
-        let mut sums = [HALF; 4];
-        for tap in 0..TAPS {
-            for c in 0..4 {
-                sums[c] += i32::from(pixels[3 * tap + c]) * weights[tap];
-            }
-        }
-        for (to, sum) in out[3 * x..3 * x + 4].iter_mut().zip(sums) {
-            *to = round(sum);
-        }
+    for ((&(start, _), weights), to) in filter.spans.iter().zip(all_weights).zip(out) {
+        let pixels = &group[start..start + TAPS];
+        let sums: [u32; 4 * GROUP] = std::array::from_fn(|lane| {
+            let product = |tap: usize| u32::from(pixels[tap][lane]) * weights[tap];
+            (0..TAPS).fold(HALF, |sum, tap| sum + product(tap))
+        });
+        *to = sums.map(round);
     }
 }
 
 #[inline(always)]
-fn horizontal_any(row: &[u8], filter: &Filter, out: &mut [u8]) {
+fn horizontal_any(group: &[Column], filter: &Filter, out: &mut [Column]) {
     let all_weights = filter.weights.chunks_exact(filter.taps);
-    for (x, (&(start, length), weights)) in filter.spans.iter().zip(all_weights).enumerate() {
-        let pixels = &row[3 * start..][..3 * length + 1];
-        let mut sums = [HALF; 4];
-        for (tap, &weight) in weights[..length].iter().enumerate() {
-            for (sum, &value) in sums.iter_mut().zip(&pixels[3 * tap..3 * tap + 4]) {
-                *sum += i32::from(value) * weight;
+    for ((&(start, length), weights), to) in filter.spans.iter().zip(all_weights).zip(out) {
+        let mut sums = [HALF; 4 * GROUP];
+        for (pixels, &weight) in group[start..start + length].iter().zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(pixels) {
+                *sum += u32::from(value) * weight;
             }
         }
-        for (to, sum) in out[3 * x..3 * x + 4].iter_mut().zip(sums) {
-            *to = round(sum);
-        }
+        *to = sums.map(round);
     }
 }
 
-/// Neighbouring rows in the ring.
+/// Neighbouring rows in a ring of them.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
-    ring: &'a [u8],
+    bytes: &'a [u8],
     slots: usize,
     slot_bytes: usize,
     /// Slot of the first row.
     start: usize,
 }
 
-impl Rows<'_> {
-    /// Adds every row's values from byte `from` on, weighted.
+impl<'a> Rows<'a> {
+    /// The first `length` bytes of row `number`.
     #[inline(always)]
-    fn add<const LANES: usize>(&self, from: usize, weights: &[i32]) -> [i32; LANES] {
-        let mut sums = [HALF; LANES];
-        let mut slot = self.start;
-        for &weight in weights {
-            let values = &self.ring[slot * self.slot_bytes + from..][..LANES];
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum += i32::from(value) * weight;
-            }
-            // Cheaper than a division for every row.
-            slot = if slot + 1 == self.slots { 0 } else { slot + 1 };
-        }
-        sums
+    fn row(&self, number: usize, length: usize) -> &'a [u8] {
+        &self.bytes[(self.start + number) % self.slots * self.slot_bytes..][..length]
     }
 }
 
 #[multiversion(targets("x86_64+avx2", "x86_64+sse4.1"))]
-fn vertical_pass(rows: Rows, weights: &[i32], out: &mut [u8]) {
+fn vertical_pass(rows: Rows, weights: &[u32], out: &mut [u8]) {
+    match *weights {
+        [a] => vertical_taps(rows, [a], out),
+        [a, b] => vertical_taps(rows, [a, b], out),
+        [a, b, c] => vertical_taps(rows, [a, b, c], out),
+        [a, b, c, d] => vertical_taps(rows, [a, b, c, d], out),
+        _ => vertical_any(rows, weights, out),
+    }
+}
+
+#[inline(always)]
+fn vertical_taps<const TAPS: usize>(rows: Rows, weights: [u32; TAPS], out: &mut [u8]) {
+    let rows: [&[u8]; TAPS] = std::array::from_fn(|tap| rows.row(tap, out.len()));
+    for (x, to) in out.iter_mut().enumerate() {
+        let mut sum = HALF;
+        for tap in 0..TAPS {
+            sum += u32::from(rows[tap][x]) * weights[tap];
+        }
+        *to = round(sum);
+    }
+}
+
+/// Sums stay in registers for 32 bytes at a time.
+#[inline(always)]
+fn vertical_any(rows: Rows, weights: &[u32], out: &mut [u8]) {
     const LANES: usize = 32;
-    let whole = out.len() / LANES * LANES;
-    let (blocks, rest) = out.as_chunks_mut::<LANES>();
-    for (i, block) in blocks.iter_mut().enumerate() {
-        let sums = rows.add::<LANES>(i * LANES, weights);
-        for (to, sum) in block.iter_mut().zip(sums) {
+    let length = out.len();
+    for (block, to) in out.chunks_mut(LANES).enumerate() {
+        let mut sums = [HALF; LANES];
+        for (tap, &weight) in weights.iter().enumerate() {
+            let values = &rows.row(tap, length)[block * LANES..][..to.len()];
+            for (sum, &value) in sums.iter_mut().zip(values) {
+                *sum += u32::from(value) * weight;
+            }
+        }
+        for (to, sum) in to.iter_mut().zip(sums) {
             *to = round(sum);
         }
-    }
-    for (i, to) in rest.iter_mut().enumerate() {
-        let [sum] = rows.add::<1>(whole + i, weights);
-        *to = round(sum);
     }
 }

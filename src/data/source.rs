@@ -4,6 +4,7 @@ use super::decode::{self, DecodeError};
 use super::label_map::{LabelMap, LabelMapError};
 use super::list::{self, List, Pair};
 use super::{DatasetConfig, Io};
+use crate::comm::CommError;
 use crate::shard::{Access, Fault, INDEX_FILE, Set, Shard, ShardError};
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -51,6 +52,12 @@ pub enum DataError {
     /// A shard or index.json is wrong.
     #[error(transparent)]
     Shard(#[from] ShardError),
+    /// No copy can be made on this node.
+    #[error("{file}: cannot be staged: {1}; name a folder with room in DATASET.stage", file = .0.display())]
+    Stage(PathBuf, io::Error),
+    /// The ranks lost each other.
+    #[error(transparent)]
+    Comm(#[from] CommError),
     /// A layout that does not exist.
     #[error("there is no layout '{0}'; there are {1}")]
     Layout(String, String),

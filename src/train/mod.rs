@@ -78,7 +78,7 @@ pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     let mut lock: Option<Lock> = None;
     let beginning = start::begin(job, &**comm, &mut lock)?;
     let place = agree::agree(&**comm, Place::find(&**comm, job.dist))?;
-    let data = agree::agree(&**comm, start::open_data(job, &beginning))?;
+    let data = agree::agree(&**comm, start::open_data(job, &beginning, &**comm))?;
     let parts = start::build(job, &beginning, &place, &**comm)?;
     start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
     let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;

@@ -9,6 +9,7 @@ use crate::comm::{Comm, agree};
 use crate::data::loader::{Loader, Share};
 use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
 use crate::data::source::Source;
+use crate::data::stage;
 use crate::fault::BadInput;
 use crate::model::{ModelConfig, Network, weights};
 use crate::optim::{self, Flat, Optimizer};
@@ -145,10 +146,12 @@ fn write_config(job: &Job, beginning: &Beginning) -> anyhow::Result<()> {
     write().with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-/// Opens lists or shards on this rank and makes the order.
-pub fn open_data(job: &Job, beginning: &Beginning) -> anyhow::Result<Data> {
-    let open = |list: &str| Source::open(job.dataset, list).map_err(BadInput::new);
-    let (train, val) = (Arc::new(open(&job.dataset.list_train)?), Arc::new(open(&job.dataset.list_val)?));
+/// Opens lists or shards on this rank, staged if asked to, and makes the order. A collective.
+pub fn open_data(job: &Job, beginning: &Beginning, comm: &dyn Comm) -> anyhow::Result<Data> {
+    let open = |list: &str| stage::open(comm, job.dataset, list).map_err(BadInput::new);
+    // Both before either's error: opening is a collective.
+    let (train, val) = (open(&job.dataset.list_train), open(&job.dataset.list_val));
+    let (train, val) = (Arc::new(train?), Arc::new(val?));
     if let Some(id) = &beginning.dataset_id
         && id != train.id()
     {
