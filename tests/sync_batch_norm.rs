@@ -160,8 +160,9 @@ fn the_same_pass_twice_gives_the_same_bits() {
 fn a_rank_with_other_channels_ends_in_an_error_that_names_it() {
     let messages = threads::run(2, |comm| {
         let channels = CHANNELS + comm.rank() as i64;
-        let run =
-            || SyncBatchNorm::new(comm, BnVariance::Offset).batch_norm(&layer(), &Tensor::ones([1, channels, 2, 2], CPU));
+        let run = || {
+            SyncBatchNorm::new(comm, BnVariance::Offset).batch_norm(&layer(), &Tensor::ones([1, channels, 2, 2], CPU))
+        };
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
         panic.downcast_ref::<String>().cloned().unwrap()
     });
