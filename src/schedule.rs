@@ -43,7 +43,7 @@ pub struct TrainConfig {
     pub padding_label: i64,
     /// global: one mean over all ranks' labelled pixels; per_rank: the reference's mean of every rank's mean.
     pub loss_norm: LossNorm,
-    /// Mixed precision: off, bf16, or fp16 with loss scaling.
+    /// Mixed precision: off or bf16.
     pub amp: Amp,
     /// Keep images and weights in channels-last memory order.
     pub channels_last: bool,
@@ -81,7 +81,6 @@ pub enum LossNorm {
 pub enum Amp {
     Off,
     Bf16,
-    Fp16,
 }
 
 /// TRAIN.on_nonfinite.

@@ -2,10 +2,11 @@
 
 use segdist::comm::{Comm, threads};
 use segdist::loss::summed_nll;
+use segdist::model::BnVariance;
 use segdist::model::{Init, ModelConfig, Network, Pass};
 use segdist::optim::Flat;
 use segdist::sync::DistConfig;
-use segdist::sync::batch_norm::{SyncBatchNorm, Variance};
+use segdist::sync::batch_norm::SyncBatchNorm;
 use segdist::sync::buckets::Reducer;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
@@ -29,7 +30,7 @@ fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>) -> Vec<f32> {
     };
     let network = Network::build(&config, CLASSES as usize, Device::Cpu, 7).unwrap();
     let count = if comm.rank() == 0 { 4 } else { 0 };
-    let norm = SyncBatchNorm::new(comm.duplicate().unwrap(), Variance::Offset);
+    let norm = SyncBatchNorm::new(comm.duplicate().unwrap(), BnVariance::Offset);
     let flat = Flat::new(&network.store, 25 << 20);
     let mut reducer = Reducer::new(&flat, comm, &DistConfig::default()).unwrap();
     let images = noise(4 * 3 * 48 * 48).view([4, 3, 48, 48]);
@@ -40,7 +41,7 @@ fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>) -> Vec<f32> {
     let labels = labels.view([count, size[2], size[3]]);
     let mut loss = summed_nll(&logits.main, &labels);
     if let Some(deepsup) = &logits.deepsup {
-        loss = loss + summed_nll(deepsup, &labels) * 0.4;
+        loss += summed_nll(deepsup, &labels) * 0.4;
     }
     reducer.zero();
     reducer.arm();

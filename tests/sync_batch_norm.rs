@@ -1,8 +1,9 @@
 //! Batch norm over ranks equals batch norm of their batches put together.
 
 use segdist::comm::{Comm, threads};
+use segdist::model::BnVariance;
 use segdist::model::layers::{BatchNorm2d, Normalize};
-use segdist::sync::batch_norm::{SyncBatchNorm, Variance};
+use segdist::sync::batch_norm::SyncBatchNorm;
 use std::cell::RefCell;
 use std::sync::Arc;
 use tch::{Device, IndexOp, Kind, Tensor};
@@ -59,7 +60,7 @@ fn assert_close(a: &Tensor, b: &Tensor, what: &str) {
 }
 
 /// Ranks with `parts` images each against one batch of all images.
-fn check(parts: &[i64], variance: Variance, whole: &dyn Normalize) {
+fn check(parts: &[i64], variance: BnVariance, whole: &dyn Normalize) {
     let count: i64 = parts.iter().sum();
     let ends: Vec<i64> = parts
         .iter()
@@ -92,7 +93,7 @@ fn check(parts: &[i64], variance: Variance, whole: &dyn Normalize) {
 }
 
 /// Batch norm written out in tch's own differentiable operations.
-struct Plain(Variance);
+struct Plain(BnVariance);
 
 impl Normalize for Plain {
     fn batch_norm(&self, layer: &BatchNorm2d, x: &Tensor) -> Tensor {
@@ -102,8 +103,8 @@ impl Normalize for Plain {
         let flat = |values: &Tensor| values.detach().view([CHANNELS]);
         layer.recorded.borrow_mut().push((flat(&mean), flat(&variance) * (count / (count - 1.0))));
         let divisor = match self.0 {
-            Variance::Offset => (variance + layer.eps).rsqrt(),
-            Variance::Clamped => variance.clamp_min(layer.eps).rsqrt(),
+            BnVariance::Offset => (variance + layer.eps).rsqrt(),
+            BnVariance::Clamped => variance.clamp_min(layer.eps).rsqrt(),
         };
         let per_channel = |values: &Tensor| values.view([1, CHANNELS, 1, 1]);
         (x - mean) * divisor * per_channel(&layer.weight) + per_channel(&layer.bias)
@@ -113,21 +114,21 @@ impl Normalize for Plain {
 #[test]
 fn equal_parts_equal_the_whole_batch() {
     for parts in [&[4][..], &[2, 2], &[1, 1, 1, 1]] {
-        check(parts, Variance::Offset, &Plain(Variance::Offset));
+        check(parts, BnVariance::Offset, &Plain(BnVariance::Offset));
     }
 }
 
 #[test]
 fn unequal_and_empty_parts_equal_the_whole_batch() {
     for parts in [&[1, 3][..], &[0, 3], &[3, 0], &[2, 0, 1, 5], &[0, 0, 2, 0]] {
-        check(parts, Variance::Offset, &Plain(Variance::Offset));
+        check(parts, BnVariance::Offset, &Plain(BnVariance::Offset));
     }
 }
 
 #[test]
 fn the_clamped_variance_of_the_reference_can_be_had() {
     for parts in [&[3][..], &[1, 2], &[0, 3]] {
-        check(parts, Variance::Clamped, &Plain(Variance::Clamped));
+        check(parts, BnVariance::Clamped, &Plain(BnVariance::Clamped));
     }
 }
 
@@ -139,7 +140,7 @@ fn channels_last_and_row_major_images_give_the_same() {
             if channels_last {
                 x = segdist::torch::memory::to_channels_last(&x);
             }
-            SyncBatchNorm::new(comm, Variance::Offset).batch_norm(&layer(), &x).contiguous()
+            SyncBatchNorm::new(comm, BnVariance::Offset).batch_norm(&layer(), &x).contiguous()
         })
     };
     for (a, b) in run(true).iter().zip(run(false)) {
@@ -149,7 +150,7 @@ fn channels_last_and_row_major_images_give_the_same() {
 
 #[test]
 fn the_same_pass_twice_gives_the_same_bits() {
-    let run = || threads::run(3, |comm| pass(&SyncBatchNorm::new(comm, Variance::Offset), (0, 2), 2));
+    let run = || threads::run(3, |comm| pass(&SyncBatchNorm::new(comm, BnVariance::Offset), (0, 2), 2));
     for (a, b) in run().iter().zip(run()) {
         assert!(a.iter().zip(&b).all(|(a, b)| a.equal(b)));
     }
@@ -159,8 +160,9 @@ fn the_same_pass_twice_gives_the_same_bits() {
 fn a_rank_with_other_channels_ends_in_an_error_that_names_it() {
     let messages = threads::run(2, |comm| {
         let channels = CHANNELS + comm.rank() as i64;
-        let run =
-            || SyncBatchNorm::new(comm, Variance::Offset).batch_norm(&layer(), &Tensor::ones([1, channels, 2, 2], CPU));
+        let run = || {
+            SyncBatchNorm::new(comm, BnVariance::Offset).batch_norm(&layer(), &Tensor::ones([1, channels, 2, 2], CPU))
+        };
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
         panic.downcast_ref::<String>().cloned().unwrap()
     });

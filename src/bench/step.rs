@@ -4,12 +4,12 @@ use super::median;
 use crate::comm::Comm;
 use crate::data::DatasetConfig;
 use crate::loss::summed_nll;
-use crate::model::layers::{DropoutKey, Local, Normalize};
+use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{self, ModelConfig, Network, Pass};
 use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::{Amp, TrainConfig};
 use crate::sync::DistConfig;
-use crate::sync::batch_norm::{SyncBatchNorm, Variance};
+use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
 use crate::torch::{memory, precision};
 use crate::{bad_input, fault::BadInput};
@@ -66,7 +66,7 @@ pub fn run(
 }
 
 /// (short, long) side of the padded batch: the largest of imgSizes and 4/3 of it, at most imgMaxSize.
-fn batch_size(dataset: &DatasetConfig) -> (i64, i64) {
+pub fn batch_size(dataset: &DatasetConfig) -> (i64, i64) {
     let short = dataset.imgSizes.iter().copied().max().unwrap_or(0);
     let long = (short * 4 / 3).min(dataset.imgMaxSize).max(short.min(dataset.imgMaxSize));
     let constant = dataset.padding_constant.max(1);
@@ -116,15 +116,11 @@ impl Step {
         let labels = Tensor::randint_low(-1, dataset.num_class as i64, size, (Kind::Int64, device));
         let mut valid = [labels.ge(0).sum(Kind::Int64).int64_value(&[])];
         comm.sum_i64(&mut valid)?;
-        let norm: Box<dyn Normalize> = match comm.size() {
-            1 => Box::new(Local),
-            _ => Box::new(SyncBatchNorm::new(comm.duplicate()?, Variance::Offset)),
-        };
         Ok(Step {
             optimizer: Optimizer::new(&flat, train),
             reducer: Reducer::new(&flat, comm.duplicate()?, dist)?,
             network,
-            norm,
+            norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, config.bn_variance)),
             recipe: train.clone(),
             model: config.clone(),
             device,
@@ -140,7 +136,6 @@ impl Step {
         let loss = match self.recipe.amp {
             Amp::Off => self.loss(number),
             Amp::Bf16 => precision::autocast(self.device, Kind::BFloat16, || self.loss(number))?,
-            Amp::Fp16 => precision::autocast(self.device, Kind::Half, || self.loss(number))?,
         };
         self.reducer.arm();
         loss.backward();

@@ -178,7 +178,7 @@ pub struct ConvertArgs {
     /// Configuration file, where a network is needed (torchscript).
     #[arg(long, value_name = "FILE")]
     pub cfg: Option<PathBuf>,
-    /// Inputs, then the output, and overrides KEY=VALUE.
+    /// Inputs, then the output, and overrides KEY=VALUE; torchscript: imgSizes and imgMaxSize give the image's size.
     #[arg(required = true, num_args = 2.., value_name = "IN... OUT")]
     pub words: Vec<String>,
 }

@@ -6,8 +6,10 @@ use crate::config::{self, Config};
 use crate::data::layout::Layout;
 use crate::eval::{self, EvalJob};
 use crate::fault::BadInput;
+use crate::model::summary::summarise;
 use crate::pack::{self, Input, PackOptions};
 use crate::predict::{self, PredictJob};
+use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Resume};
 use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify};
 use anyhow::Context;
@@ -26,9 +28,12 @@ pub fn runs_on_ranks(verb: &Verb) -> bool {
 }
 
 /// Runs the verb to its exit code.
-pub fn run(verb: Verb, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
+pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
     match verb {
-        Verb::Train(args) => return train(args, quiet, comm),
+        Verb::Train(args) => {
+            let stop = stop.context("training listens for signals")?;
+            return train(args, quiet, stop, comm);
+        }
         Verb::Pack(args) => pack(args)?,
         Verb::Verify { dir } => verify::run(&dir)?,
         Verb::Eval(args) => evaluate(args, comm)?,
@@ -62,7 +67,7 @@ fn load_here(config: &ConfigArgs) -> anyhow::Result<Config> {
     Ok(loaded)
 }
 
-fn train(args: TrainArgs, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
+fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
     let config = load(&args.config, &**comm)?;
     let resume = match args.resume.as_str() {
         "auto" => Resume::Auto,
@@ -79,6 +84,7 @@ fn train(args: TrainArgs, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u
         dir: &config.DIR,
         config: config.dump(),
         resume,
+        stop,
         quiet,
     };
     Ok(match train::run(&job, comm)? {
@@ -135,16 +141,31 @@ fn predict(args: PredictArgs, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
 }
 
 fn convert(args: ConvertArgs) -> anyhow::Result<()> {
-    let (mut inputs, _) = args::split_overrides(args.words);
+    let (mut inputs, overrides) = args::split_overrides(args.words);
     let Some(output) = inputs.pop().filter(|_| !inputs.is_empty()) else {
         bad_input!("convert takes at least one input and the output");
     };
+    if args.to.as_deref() == Some("torchscript") {
+        let config = load_here(&ConfigArgs { cfg: args.cfg, overrides })?;
+        let size = bench::step::batch_size(&config.DATASET);
+        return convert::export(&inputs, &output, &config.MODEL, config.DATASET.num_class, size);
+    }
     let to = args.to.map(|name| name.parse()).transpose().map_err(BadInput::new)?;
     convert::run(&inputs, &output, to)
 }
 
+/// The configuration, and what its network costs.
 fn show_config(config: &ConfigArgs) -> anyhow::Result<()> {
-    print!("{}", load_here(config)?.dump());
+    let config = load_here(config)?;
+    let (height, width) = bench::step::batch_size(&config.DATASET);
+    let network = summarise(&config.MODEL, config.DATASET.num_class, height, width).map_err(BadInput::new)?;
+    print!("{}", config.dump());
+    // Comments, so that what is printed stays a configuration.
+    println!("# network:");
+    println!("#   parameters: {}", network.parameters);
+    println!("#   multiply_adds: {} # one image of {height} x {width}", network.multiply_adds);
+    println!("#   output_stride: {}", network.output_stride);
+    println!("#   widths: {:?}", network.widths);
     Ok(())
 }
 

@@ -41,6 +41,8 @@ pub struct ModelConfig {
     pub bn_running: BnRunning,
     /// Momentum of the running statistics of every layer; absent: the network's own.
     pub bn_momentum: Option<f64>,
+    /// Divisor of batch norm by batch statistics: offset (var + eps)^-½, or clamped max(var, eps)^-½.
+    pub bn_variance: BnVariance,
     /// Leave tensors of another shape (a head with other classes) at their initial values, and list them.
     pub skip_mismatched: bool,
 }
@@ -63,6 +65,16 @@ pub enum BnRunning {
     Plain,
 }
 
+/// MODEL.bn_variance: how a batch's variance becomes a divisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BnVariance {
+    /// (var + eps)^-½, as everyone does.
+    Offset,
+    /// max(var, eps)^-½, the reference's multi-GPU path (mit_semseg/lib/nn/modules/batchnorm.py).
+    Clamped,
+}
+
 impl Default for ModelConfig {
     fn default() -> Self {
         ModelConfig {
@@ -75,6 +87,7 @@ impl Default for ModelConfig {
             init: Init::Pretrained,
             bn_running: BnRunning::Debiased,
             bn_momentum: None,
+            bn_variance: BnVariance::Offset,
             skip_mismatched: false,
         }
     }

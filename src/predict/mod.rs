@@ -24,15 +24,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use tch::Device;
 
-/// The reference's keys for its test script; `--checkpoint` and `--out` of predict come before them.
+/// The reference's keys for its test script, read so that its files load; predict has `--checkpoint` and `--out` instead.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct TestConfig {
-    /// Images at once.
+    /// Not used: images of one shape are labelled together.
     pub batch_size: usize,
-    /// Suffix of the reference's weight files in DIR.
+    /// Not used: see predict's --checkpoint.
     pub checkpoint: String,
-    /// Folder for results.
+    /// Not used: see predict's --out.
     pub result: String,
 }
 

@@ -9,29 +9,21 @@
 //! A rank without images takes part with an empty batch, (0, channels, h, w).
 
 use crate::comm::{Comm, CommError};
+use crate::model::BnVariance;
 use crate::model::layers::{BatchNorm2d, Local, Normalize};
 use crate::torch::{TorchError, autograd, fused};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
 
-/// How the variance becomes a divisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variance {
-    /// (var + eps)^-½, as everyone does.
-    Offset,
-    /// max(var, eps)^-½, the reference's multi-GPU path (mit_semseg/lib/nn/modules/batchnorm.py).
-    Clamped,
-}
-
 /// Synchronized batch norm over the ranks of its own communicator.
 pub struct SyncBatchNorm {
     comm: Arc<dyn Comm>,
-    variance: Variance,
+    variance: BnVariance,
 }
 
 impl SyncBatchNorm {
     /// `comm` must be used by nothing else: backward communicates on autograd's thread.
-    pub fn new(comm: Arc<dyn Comm>, variance: Variance) -> Self {
+    pub fn new(comm: Arc<dyn Comm>, variance: BnVariance) -> Self {
         SyncBatchNorm { comm, variance }
     }
 
@@ -52,8 +44,8 @@ impl SyncBatchNorm {
             layer.recorded.borrow_mut().push((mean.shallow_clone(), to_tensor(&moments.variance(1.0))));
         }
         let (variance, eps, moves) = match self.variance {
-            Variance::Offset => (variance, layer.eps, None),
-            Variance::Clamped => (variance.clamp_min(layer.eps), 0.0, Some(variance.ge(layer.eps))),
+            BnVariance::Offset => (variance, layer.eps, None),
+            BnVariance::Clamped => (variance.clamp_min(layer.eps), 0.0, Some(variance.ge(layer.eps))),
         };
         let (weight, bias) = (layer.weight.detach(), layer.bias.detach());
         let output = if input.numel() == 0 {
@@ -81,7 +73,7 @@ impl Normalize for SyncBatchNorm {
     /// # Panics
     /// When ranks cannot be reached, as tch's operations do when they fail.
     fn batch_norm(&self, layer: &BatchNorm2d, input: &Tensor) -> Tensor {
-        if self.comm.size() == 1 && self.variance == Variance::Offset {
+        if self.comm.size() == 1 && self.variance == BnVariance::Offset {
             return Local.batch_norm(layer, input);
         }
         self.normalize(layer, input).unwrap_or_else(|error| panic!("synchronized batch norm: {error}"))
@@ -194,7 +186,7 @@ impl Backward {
         let scale = &self.weight * &invstd;
         let mut slope = -(&scale * &invstd * &mean_dy_xhat);
         if let Some(moves) = &self.moves {
-            slope = slope * moves;
+            slope *= moves;
         }
         let offset = -(&scale * mean_dy) - &slope * &self.mean;
         let per_channel = |values: Tensor| values.view([1, channels, 1, 1]);

@@ -1,6 +1,5 @@
 //! What ranks exchange during a step: gradient buckets and batch statistics.
 
-pub mod agreement;
 pub mod batch_norm;
 pub mod buckets;
 pub mod replicas;
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DistConfig {
-    /// auto, host (memory of the host), cuda_mpi (CUDA-aware MPI) or nccl.
+    /// auto or host: gradients go through the memory of the host.
     pub transport: Transport,
     /// Size of a gradient bucket in MiB; the first one is at most 1 MiB.
     pub bucket_mb: f64,
@@ -27,10 +26,6 @@ pub struct DistConfig {
     pub stall_timeout_s: f64,
     /// Steps between comparisons of all parameters over ranks; 0: never.
     pub check_replicas: u64,
-    /// File for a chrome trace of the first steps; empty: none.
-    pub trace: String,
-    /// Go on with the remaining ranks when one dies (Open MPI 5 under mpirun --with-ft ulfm).
-    pub elastic: bool,
 }
 
 /// DIST.transport.
@@ -40,8 +35,6 @@ pub struct DistConfig {
 pub enum Transport {
     Auto,
     Host,
-    CudaMpi,
-    Nccl,
 }
 
 /// DIST.wire.
@@ -63,8 +56,6 @@ impl Default for DistConfig {
             start_timeout_s: 300.0,
             stall_timeout_s: 100.0,
             check_replicas: 0,
-            trace: String::new(),
-            elastic: false,
         }
     }
 }

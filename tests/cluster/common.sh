@@ -18,9 +18,9 @@ up() {
     "${compose[@]}" down --volumes --timeout 2 >/dev/null 2>&1
     "${compose[@]}" up --detach >/dev/null 2>&1 || fail "$1 does not start"
 }
+container() { docker ps --all --quiet --filter "label=com.docker.compose.project=segdist-$test" --filter "label=com.docker.compose.service=$1"; }
 # on NODE COMMAND...: runs as the user of the image.
-on() { "${compose[@]}" exec -T --user segdist "$@" </dev/null; }
-container() { "${compose[@]}" ps -q "$1"; }
+on() { docker exec --user segdist --env OMP_NUM_THREADS "$(container "$1")" "${@:2}" </dev/null; }
 
 # within SECONDS COMMAND...: waits until the command succeeds.
 within() {
@@ -39,7 +39,7 @@ arguments() {
     echo --cfg /opt/segdist/configs/demo.yaml DIR "$dir" DATASET.root_dataset /shared/data \
         DATASET.list_train /shared/data/training.odgt DATASET.list_val /shared/data/validation.odgt \
         TRAIN.num_epoch 1 TRAIN.epoch_iters "$steps" TRAIN.batch_size_per_gpu 2 TRAIN.workers 1 TRAIN.disp_iter 1 \
-        CHECKPOINT.every_steps 3 DIST.start_timeout_s 120 "$@"
+        CHECKPOINT.every_steps 3 DIST.start_timeout_s 600 DIST.stall_timeout_s 600 "$@"
 }
 # steps NODE DIR: how many updates the run has written down.
 steps() { on "$1" grep -c '"event":"train"' "$2/metrics.jsonl" 2>/dev/null || true; }
