@@ -47,13 +47,13 @@ first() {
     die "no ${1##*/}: run ./launch/setup.sh and cargo build --release"
 }
 segdist=("$(first "$here/target/release/segdist" "$here/bin/segdist")")
-mpirun=$(first "$here/.deps/bin/mpirun" "$here/bin/mpirun" | sed 's|/prterun$|/mpirun|')
+mpirun=$(first "$here/.deps/bin/mpirun" "$here/bin/mpirun")
 "$mpirun" --version 2>&1 | grep -q 'Open MPI' ||
     die "$mpirun is not Open MPI's; with another MPI start segdist by that MPI's own mpiexec, one rank per GPU"
 
 options=(
     # Remote hosts look for Open MPI's daemon under the same prefix; no PATH is needed there.
-    --prefix "${mpirun%/bin/mpirun}"
+    --prefix "$(dirname "$(dirname "$mpirun")")"
     # Fill a host before the next one, so that neighbours in rank share memory (and NVLink).
     --map-by slot
     --bind-to "$bind"

@@ -10,8 +10,8 @@
 //! 2. [`data::loader`] reads the sample on its own threads, from a [`shard`] or from files ([`data::source`]), checks
 //!    its CRC, decodes it, and [`data::augment`] flips and resizes it exactly as the reference does. Micro-batches stay
 //!    u8 until they are on the device ([`data::batch`]).
-//! 3. [`train::Trainer::step`] starts one small sum over ranks (labelled pixels; does anyone want to stop?), runs
-//!    [`model::Network::forward`] and takes [`loss::summed_nll`], a sum over labelled pixels.
+//! 3. [`train::Trainer::step`] begins with one small sum over ranks (labelled pixels; does anyone want to stop? has everyone
+//!    its batch?), runs [`model::Network::forward`] and takes [`loss::summed_nll`], a sum over labelled pixels.
 //! 4. Backward of sum ÷ global count fills gradient buckets; [`sync::buckets`] sums each over ranks as it fills, and
 //!    [`sync::batch_norm`] normalises by statistics of all ranks.
 //! 5. When the last bucket is in: finite? The summed gradients say so, the same on every rank. [`optim`] updates the

@@ -54,7 +54,9 @@ fn a_configuration_file_that_is_missing_or_malformed() {
     let case = Case::new();
     let file = case.folder.path().join("run.yaml");
     for text in [None, Some("TRAIN: [1\n")] {
-        text.map(|text| fs::write(&file, text).unwrap());
+        if let Some(text) = text {
+            fs::write(&file, text).unwrap();
+        }
         for count in [1, 2] {
             let ended = run(ranks(count).arg("--cfg").arg(&file), 60);
             assert_refused(&ended, &["run.yaml"]);

@@ -41,7 +41,7 @@ fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>) -> Vec<f32> {
     let labels = labels.view([count, size[2], size[3]]);
     let mut loss = summed_nll(&logits.main, &labels);
     if let Some(deepsup) = &logits.deepsup {
-        loss = loss + summed_nll(deepsup, &labels) * 0.4;
+        loss += summed_nll(deepsup, &labels) * 0.4;
     }
     reducer.zero();
     reducer.arm();

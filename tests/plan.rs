@@ -26,7 +26,7 @@ fn one_shape_is_perfectly_balanced_and_its_padding_is_the_rounding() {
 #[test]
 fn a_rank_without_a_micro_batch_waits_all_the_time() {
     let dataset = DatasetConfig { imgSizes: vec![300], ..DatasetConfig::default() };
-    let plan = plan(&vec![(400, 300); 9], &dataset, &TrainConfig { global_batch: 3, ..train(1) }, 4);
+    let plan = plan(&[(400, 300); 9], &dataset, &TrainConfig { global_batch: 3, ..train(1) }, 4);
     assert_eq!(plan.idle_by_rank, [0.0, 0.0, 0.0, 1.0]);
     assert_eq!(plan.pixel_balance, 0.75);
 }

@@ -16,7 +16,7 @@ fn well_scaled(folder: &Path, decoder: &str) -> [String; 2] {
         ..ModelConfig::default()
     };
     let network = Network::build(&config, 4, Device::Cpu, 5).unwrap();
-    let pair = ["encoder", "decoder"].map(|part| {
+    ["encoder", "decoder"].map(|part| {
         let mut tensors = Vec::new();
         for entry in network.store.entries.iter().filter(|entry| entry.name.starts_with(part)) {
             let scale = if entry.tensor.dim() == 4 { 0.6 } else { 1.0 };
@@ -31,8 +31,7 @@ fn well_scaled(folder: &Path, decoder: &str) -> [String; 2] {
         let mut file = std::fs::File::create(&path).unwrap();
         weights::write_safetensors(&tensors, &mut file).unwrap();
         path.to_str().unwrap().to_owned()
-    });
-    pair
+    })
 }
 
 /// The model tensors of a run's newest checkpoint.

@@ -6,6 +6,7 @@ mod verbs;
 
 use crate::comm::{Comm, Solo, mpi};
 use crate::fault::{self, Agreed};
+use crate::stop::StopRequest;
 use args::{CommandLine, Verb};
 use clap::Parser;
 use std::process::ExitCode;
@@ -20,8 +21,8 @@ pub fn main() -> ExitCode {
     if !verbs::runs_on_ranks(&line.verb) && launched_rank() > 0 {
         return ExitCode::SUCCESS;
     }
-    match start_ranks(&line.verb) {
-        Ok(session) => run(line, session),
+    match start(&line.verb) {
+        Ok((stop, session)) => run(line, stop, session),
         Err(error) => {
             eprintln!("segdist: {error}");
             ExitCode::FAILURE
@@ -29,15 +30,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start_ranks(verb: &Verb) -> Result<Option<mpi::Session>, crate::comm::CommError> {
-    (verbs::runs_on_ranks(verb) && mpi::launched()).then(mpi::Session::start).transpose()
+/// Signals first, so that none that comes while MPI starts is lost; then the ranks.
+fn start(verb: &Verb) -> anyhow::Result<(Option<StopRequest>, Option<mpi::Session>)> {
+    let stop = matches!(verb, Verb::Train(_)).then(StopRequest::install).transpose()?;
+    let ranks = verbs::runs_on_ranks(verb) && mpi::launched();
+    Ok((stop, ranks.then(mpi::Session::start).transpose()?))
 }
 
-fn run(line: CommandLine, session: Option<mpi::Session>) -> ExitCode {
+fn run(line: CommandLine, stop: Option<StopRequest>, session: Option<mpi::Session>) -> ExitCode {
     let comm: Arc<dyn Comm> = session.as_ref().map_or_else(|| Arc::new(Solo) as _, mpi::Session::world);
     logging::start(&*comm, line.quiet);
     end_all_ranks_on_panic(comm.clone());
-    let result = verbs::run(line.verb, line.quiet, &comm);
+    let result = verbs::run(line.verb, line.quiet, stop, &comm);
     let code = match result {
         Ok(code) => code,
         Err(error) => report(&error, &*comm),
@@ -87,5 +91,5 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn launched_rank() -> usize {
     let variables = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"];
     let read = |name: &&str| std::env::var(name).ok()?.parse().ok();
-    variables.iter().find_map(|name| read(&name)).unwrap_or(0)
+    variables.iter().find_map(read).unwrap_or(0)
 }

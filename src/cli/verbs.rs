@@ -9,6 +9,7 @@ use crate::fault::BadInput;
 use crate::model::summary::summarise;
 use crate::pack::{self, Input, PackOptions};
 use crate::predict::{self, PredictJob};
+use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Resume};
 use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify};
 use anyhow::Context;
@@ -27,9 +28,12 @@ pub fn runs_on_ranks(verb: &Verb) -> bool {
 }
 
 /// Runs the verb to its exit code.
-pub fn run(verb: Verb, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
+pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
     match verb {
-        Verb::Train(args) => return train(args, quiet, comm),
+        Verb::Train(args) => {
+            let stop = stop.context("training listens for signals")?;
+            return train(args, quiet, stop, comm);
+        }
         Verb::Pack(args) => pack(args)?,
         Verb::Verify { dir } => verify::run(&dir)?,
         Verb::Eval(args) => evaluate(args, comm)?,
@@ -63,7 +67,7 @@ fn load_here(config: &ConfigArgs) -> anyhow::Result<Config> {
     Ok(loaded)
 }
 
-fn train(args: TrainArgs, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
+fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
     let config = load(&args.config, &**comm)?;
     let resume = match args.resume.as_str() {
         "auto" => Resume::Auto,
@@ -80,6 +84,7 @@ fn train(args: TrainArgs, quiet: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<u
         dir: &config.DIR,
         config: config.dump(),
         resume,
+        stop,
         quiet,
     };
     Ok(match train::run(&job, comm)? {

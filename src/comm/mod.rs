@@ -17,10 +17,22 @@ use std::sync::Arc;
 pub enum CommError {
     /// The MPI library reported a failure.
     #[error("{call} failed on rank {rank}: {cause}")]
-    Failed { call: &'static str, rank: usize, cause: String },
+    Failed {
+        /// The library's function.
+        call: &'static str,
+        /// The rank that reports it.
+        rank: usize,
+        /// What the library says.
+        cause: String,
+    },
     /// Another rank is gone or has given up.
     #[error("rank {rank}: another rank has left the job during {call}")]
-    Left { call: &'static str, rank: usize },
+    Left {
+        /// What was waited for.
+        call: &'static str,
+        /// The rank that reports it.
+        rank: usize,
+    },
 }
 
 /// A group of ranks that call the same operations in the same order.

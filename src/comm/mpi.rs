@@ -195,11 +195,12 @@ impl Comm for MpiComm {
         let offsets: Vec<c_int> =
             counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count))).collect();
         let mut all = vec![0u8; total as usize];
-        let (data, byte) = (all.as_mut_ptr().cast(), || unsafe { ffi::RSMPI_UINT8_T });
+        // SAFETY: the constant is set when the library is loaded.
+        let (data, byte) = (all.as_mut_ptr().cast(), unsafe { ffi::RSMPI_UINT8_T });
         // SAFETY: `all` has room for the sum of `counts` at `offsets`; all buffers outlive the operation.
         self.complete("MPI_Iallgatherv", |request| unsafe {
             let (counts, offsets) = (counts.as_ptr(), offsets.as_ptr());
-            ffi::MPI_Iallgatherv(mine.cast(), sent, byte(), data, counts, offsets, byte(), self.raw, request)
+            ffi::MPI_Iallgatherv(mine.cast(), sent, byte, data, counts, offsets, byte, self.raw, request)
         })?;
         let mut rest = &all[..];
         Ok(lengths.iter().map(|&length| rest.split_off(..length as usize).unwrap_or_default().to_vec()).collect())

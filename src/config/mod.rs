@@ -73,10 +73,24 @@ pub enum ConfigError {
     Malformed(PathBuf, String),
     /// No such key.
     #[error("unknown key {key}{place}; the nearest known key is {nearest}")]
-    UnknownKey { key: String, place: String, nearest: String },
+    UnknownKey {
+        /// As given.
+        key: String,
+        /// ` in FILE`, or nothing for the command line.
+        place: String,
+        /// What was probably meant.
+        nearest: String,
+    },
     /// A key whose value has another type.
     #[error("{key}{place}: {cause}")]
-    BadValue { key: String, place: String, cause: String },
+    BadValue {
+        /// The key.
+        key: String,
+        /// ` in FILE`, or nothing for the command line.
+        place: String,
+        /// What is wrong with the value.
+        cause: String,
+    },
     /// An override that is neither KEY VALUE nor KEY=VALUE.
     #[error("{0}: overrides are KEY VALUE or KEY=VALUE, such as TRAIN.num_epoch 10")]
     BadOverride(String),

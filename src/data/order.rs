@@ -108,10 +108,13 @@ pub struct Order {
     recent: Mutex<Recent>,
 }
 
+/// A list of sample numbers and what it was made for.
+type Made<Key> = Option<(Key, Arc<Vec<u32>>)>;
+
 #[derive(Clone, Default)]
 struct Recent {
-    permutation: Option<(u64, Arc<Vec<u32>>)>,
-    window: Option<((u64, u64), Arc<Vec<u32>>)>,
+    permutation: Made<u64>,
+    window: Made<(u64, u64)>,
 }
 
 impl Order {
@@ -251,7 +254,7 @@ impl Order {
 fn unit(global_batch: usize) -> usize {
     let mut rest = global_batch;
     for prime in [2, 3, 5, 7] {
-        while rest % prime == 0 {
+        while rest.is_multiple_of(prime) {
             rest /= prime;
         }
     }

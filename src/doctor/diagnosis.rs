@@ -116,7 +116,9 @@ fn launcher(ranks: &[Facts]) -> Finding {
 }
 
 fn mpi(ranks: &[Facts]) -> Finding {
-    let text = |facts: &Facts| facts.mpi.clone().unwrap_or_else(|| "unknown".to_owned());
+    // The library's text goes on with the package and the date.
+    let name = |text: &String| text.split(',').next().unwrap_or_default().to_owned();
+    let text = |facts: &Facts| facts.mpi.as_ref().map_or_else(|| "unknown".to_owned(), name);
     if let Some(found) = differing(ranks, text) {
         return warning(
             "MPI",
@@ -232,7 +234,15 @@ fn bandwidth(ranks: &[Facts], measured: &Measured) -> Finding {
     if ranks.len() == 1 {
         return ok("bandwidth", "one rank alone: nothing to measure".to_owned());
     }
-    let between = if hosts(ranks).len() > 1 { "between hosts" } else { "within this host" };
+    let (between, remedy) = if hosts(ranks).len() > 1 {
+        (
+            "between hosts",
+            "name the fast interface (launch/mpirun.sh --interface IFACE); larger TRAIN.batch_size_per_gpu hides more \
+             of it; DIST.wire bf16 halves it",
+        )
+    } else {
+        ("within this host", "its cores are busy with something else (see top), or too many ranks share them")
+    };
     let found = format!(
         "{:.2} GB/s {between} (sum of {} MiB in {:.1} ms; one value in {:.0} µs)",
         large.busbw_gbps,
@@ -244,12 +254,7 @@ fn bandwidth(ranks: &[Facts], measured: &Measured) -> Finding {
     if large.busbw_gbps >= 0.1 {
         return ok("bandwidth", found);
     }
-    warning(
-        "bandwidth",
-        found,
-        "name the fast interface (launch/mpirun.sh --interface IFACE); larger TRAIN.batch_size_per_gpu hides more of it; \
-         DIST.wire bf16 halves it",
-    )
+    warning("bandwidth", found, remedy)
 }
 
 fn network(ranks: &[Facts]) -> Finding {

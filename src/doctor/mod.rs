@@ -45,7 +45,8 @@ pub fn run(comm: &dyn Comm, mpi: Option<String>, folder: &Path, json: bool) -> a
 
 fn for_people(report: &Report) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    // A fixed width: under mpirun the output looks like a terminal without one.
+    table.load_style(presets::UTF8_BORDERS_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_width(110);
     for finding in report.findings {
         let mark = match finding.level {
             Level::Ok => "ok",

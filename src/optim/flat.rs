@@ -21,6 +21,9 @@ pub struct Group {
     pub decays: bool,
 }
 
+/// Stretches of the flat memory whose parameters are of one group.
+pub type Runs = Vec<(Group, Range<i64>)>;
+
 /// One parameter's place.
 pub struct Slot {
     /// Its name in the [`Store`].
@@ -56,7 +59,7 @@ pub struct Flat {
     /// Bucket i is filled by backward before bucket i + 1.
     pub buckets: Vec<Range<i64>>,
     /// Runs of one group, covering all parameters.
-    pub runs: Vec<(Group, Range<i64>)>,
+    pub runs: Runs,
 }
 
 impl Flat {
@@ -122,7 +125,7 @@ fn dense_strides(tensor: &Tensor) -> Vec<i64> {
 }
 
 /// Gives every slot its bucket and offset; returns the buckets and the runs.
-fn lay_out(slots: &mut [Slot], bucket_bytes: usize) -> (Vec<Range<i64>>, Vec<(Group, Range<i64>)>) {
+fn lay_out(slots: &mut [Slot], bucket_bytes: usize) -> (Vec<Range<i64>>, Runs) {
     let padded = |slot: &Slot| (slot.size.iter().product::<i64>() + ALIGN - 1) / ALIGN * ALIGN;
     let bucket_values = (bucket_bytes / 4).max(1) as i64;
     let mut members: Vec<Vec<usize>> = Vec::new();

@@ -186,7 +186,7 @@ impl Backward {
         let scale = &self.weight * &invstd;
         let mut slope = -(&scale * &invstd * &mean_dy_xhat);
         if let Some(moves) = &self.moves {
-            slope = slope * moves;
+            slope *= moves;
         }
         let offset = -(&scale * mean_dy) - &slope * &self.mean;
         let per_channel = |values: Tensor| values.view([1, channels, 1, 1]);

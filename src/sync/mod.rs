@@ -1,6 +1,5 @@
 //! What ranks exchange during a step: gradient buckets and batch statistics.
 
-pub mod agreement;
 pub mod batch_norm;
 pub mod buckets;
 pub mod replicas;

@@ -20,6 +20,7 @@ use crate::model::ModelConfig;
 use crate::schedule::{OnNonfinite, TrainConfig};
 use crate::stop::StopRequest;
 use crate::sync::{DistConfig, replicas};
+use crate::torch::memory;
 use recorder::Recorder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,17 +38,27 @@ pub enum Resume {
 
 /// A run's sections of the configuration.
 pub struct Job<'a> {
+    /// DATASET.
     pub dataset: &'a DatasetConfig,
+    /// MODEL.
     pub model: &'a ModelConfig,
+    /// TRAIN.
     pub train: &'a TrainConfig,
+    /// VAL.
     pub val: &'a ValConfig,
+    /// DIST.
     pub dist: &'a DistConfig,
+    /// CHECKPOINT.
     pub checkpoint: &'a CheckpointConfig,
     /// DIR.
     pub dir: &'a Path,
     /// The resolved configuration as YAML, to be kept with the run.
     pub config: String,
+    /// `--resume`.
     pub resume: Resume,
+    /// Listens for signals; installed before MPI, so that none is lost.
+    pub stop: StopRequest,
+    /// `--quiet`.
     pub quiet: bool,
 }
 
@@ -62,7 +73,8 @@ pub enum Ended {
 
 /// Trains from where DIR's newest checkpoint is to the last update, or until someone asks to stop.
 pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
-    let stop = StopRequest::install()?.with_limit(job.train.max_minutes);
+    memory::keep_freed_memory();
+    let stop = job.stop.clone().with_limit(job.train.max_minutes);
     let mut lock: Option<Lock> = None;
     let beginning = start::begin(job, &**comm, &mut lock)?;
     let place = agree::agree(&**comm, Place::find(&**comm, job.dist))?;
@@ -81,7 +93,7 @@ pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     let watchdog = Watchdog::start(&**comm, start_timeout, stall_timeout, abort)?;
     let mut run =
         Run { job, comm: comm.clone(), trainer, recorder, val: data.val, train: data.train, watchdog, skipped: 0 };
-    run.to_the_end(&stop)
+    run.run_through(&stop)
 }
 
 /// A run under way.
@@ -99,7 +111,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn to_the_end(&mut self, stop: &StopRequest) -> anyhow::Result<Ended> {
+    fn run_through(&mut self, stop: &StopRequest) -> anyhow::Result<Ended> {
         let total = self.job.train.total_steps();
         while self.trainer.step < total {
             self.watchdog.progress(self.trainer.step, "step");
@@ -121,11 +133,23 @@ impl Run<'_> {
             }
         }
         self.finish_saving()?;
-        self.evaluate()?;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.finished(self.trainer.step)?;
-        }
+        self.finish()?;
         Ok(Ended::Finished)
+    }
+
+    /// The final evaluation; the last checkpoint, safe since before, is written again with its score.
+    fn finish(&mut self) -> anyhow::Result<()> {
+        let step = self.trainer.step;
+        let was_finished = self.recorder.as_ref().is_some_and(|recorder| recorder.has_score(step));
+        self.evaluate()?;
+        if let Some(recorder) = &mut self.recorder
+            && !was_finished
+        {
+            recorder.save(&mut self.trainer);
+            recorder.finish_saving()?;
+            recorder.finished(step)?;
+        }
+        Ok(())
     }
 
     /// Whether an interval of `epochs` ends with the update just made.
@@ -209,7 +233,7 @@ impl Run<'_> {
         let every = self.job.checkpoint.every_steps;
         let by_step = every > 0 && update.step.is_multiple_of(every);
         if by_epoch || by_step || recorder.minutes_are_over() || update.stop || update.step == total {
-            recorder.save(&self.trainer);
+            recorder.save(&mut self.trainer);
         }
         recorder.check_saved()
     }

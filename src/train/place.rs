@@ -8,7 +8,9 @@ use tch::Device;
 /// A rank's place on its host.
 #[derive(Clone, Debug)]
 pub struct Place {
+    /// The host's name.
     pub host: String,
+    /// GPU of this rank's number on the host, or the CPU.
     pub device: Device,
     /// Threads for computing, and at most as many for loading.
     pub threads: usize,

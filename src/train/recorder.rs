@@ -89,10 +89,17 @@ impl Recorder {
         self.log("skipped", update.step, json!({ "cause": message }));
     }
 
-    /// Shows and logs an evaluation, and keeps its score for CHECKPOINT.keep_best.
+    /// Whether this step's evaluation is already part of the run.
+    pub fn has_score(&self, step: u64) -> bool {
+        self.state.scores.iter().any(|score| score.step == step)
+    }
+
+    /// Shows an evaluation; logs it and keeps its score for CHECKPOINT.keep_best, unless that was done before.
     pub fn evaluated(&mut self, step: u64, outcome: &eval::Outcome) -> anyhow::Result<()> {
         self.progress.print(&outcome.table());
-        self.state.scores.retain(|score| score.step != step);
+        if self.has_score(step) {
+            return Ok(());
+        }
         self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
         self.log(
             "eval",
@@ -113,11 +120,11 @@ impl Recorder {
     }
 
     /// Starts writing a checkpoint of the trainer's present state.
-    pub fn save(&mut self, trainer: &Trainer) {
+    pub fn save(&mut self, trainer: &mut Trainer) {
         let state = State { step: trainer.step, updates: trainer.optimizer.updates(), ..self.state.clone() };
         let entries = &trainer.network.store.entries;
         let model: Vec<_> = entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
-        self.saver.save(state, &model, &trainer.optimizer.state());
+        trainer.copying = Some(self.saver.save(state, &model, &trainer.optimizer.state()));
         self.last_save = Instant::now();
     }
 

@@ -11,9 +11,8 @@ use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
 use crate::data::source::Source;
 use crate::fault::BadInput;
 use crate::model::{ModelConfig, Network, weights};
-use crate::optim::{Flat, Optimizer};
+use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::TrainConfig;
-use crate::sync::agreement::Agreement;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
 use crate::sync::replicas;
@@ -62,7 +61,7 @@ pub struct Data {
 /// Chooses where to begin, on rank 0, under the lock on DIR, and writes DIR/config.yaml.
 pub fn begin(job: &Job, comm: &dyn Comm, lock: &mut Option<Lock>) -> anyhow::Result<Beginning> {
     let bytes = agree::from_root(comm, || {
-        if job.resume == Resume::None || checkpoint::newest(job.dir)?.is_none() {
+        if job.resume == Resume::None || !checkpoint::exists(job.dir) {
             // Before anything is written: a run without initial values is not wanted.
             weights::named(&initial(job)).map_err(BadInput::new)?;
         }
@@ -107,7 +106,9 @@ fn fresh(job: &Job, ranks: usize) -> Beginning {
 /// The configuration must agree with the checkpoint's in all that the future depends on.
 fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
     let now = serde_yaml::from_str(&job.config)?;
-    let differing = checkpoint::disagreements(&serde_yaml::from_str(&state.config)?, &now);
+    let mut saved: serde_yaml::Value = serde_yaml::from_str(&state.config)?;
+    saved["TRAIN"]["global_batch"] = state.global_batch.into();
+    let differing = checkpoint::disagreements(&saved, &now);
     if !differing.is_empty() {
         let list: Vec<String> = differing.iter().map(ToString::to_string).collect();
         crate::bad_input!(
@@ -123,9 +124,8 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
             state.order_version
         );
     }
-    if job.resume != Resume::Auto {
-        checkpoint::set_aside_after(job.dir, state.step)?;
-    }
+    // Later checkpoints, damaged or not, are of a future that will be made again.
+    checkpoint::set_aside_after(job.dir, state.step)?;
     let State { step, global_batch, updates, scores, dataset_id, .. } = state;
     Ok(Beginning { step, global_batch, updates, scores, dataset_id: Some(dataset_id), checkpoint: Some(path) })
 }
@@ -166,6 +166,9 @@ pub fn open_data(job: &Job, beginning: &Beginning) -> anyhow::Result<Data> {
 pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -> anyhow::Result<Parts> {
     let network =
         Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(BadInput::new)?;
+    if job.train.channels_last {
+        optim::to_channels_last(&network.store);
+    }
     let flat = Flat::new(&network.store, (job.dist.bucket_mb * MIB) as usize);
     let mut optimizer = Optimizer::new(&flat, job.train);
     agree::from_root(comm, || {
@@ -229,8 +232,8 @@ pub fn shake_hands(
         ("parameters", shapes),
         ("first step", beginning.step.to_string()),
     ];
-    handshake::agree(comm, &facts.map(|(name, value)| (name.to_owned(), value)))?;
-    Ok(())
+    let facts = facts.map(|(name, value)| (name.to_owned(), value));
+    agree::agree(comm, handshake::agree(comm, &facts).map_err(|error| BadInput::new(error).into()))
 }
 
 /// Puts the parts together.
@@ -251,7 +254,7 @@ pub fn trainer(
         Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, beginning.step, threads)?;
     Ok(Trainer {
         reducer: Reducer::new(&flat, comm.duplicate()?, job.dist)?,
-        agreement: Agreement::new(comm.duplicate()?),
+        comm: comm.duplicate()?,
         network,
         optimizer,
         norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, job.model.bn_variance)),
@@ -260,6 +263,7 @@ pub fn trainer(
         running: job.model.bn_running,
         device: place.device,
         step: beginning.step,
+        copying: None,
         micro_batches: beginning.global_batch.div_ceil(train.batch_size_per_gpu),
     })
 }

@@ -1,30 +1,45 @@
 //! One update, the algorithm on a page.
 
+use crate::checkpoint::Copying;
+use crate::comm::{Comm, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::loader::{Loader, StepBatch};
+use crate::fault::BadInput;
 use crate::loss;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{BnRunning, Network, Pass};
 use crate::optim::Optimizer;
-use crate::schedule::{LossNorm, TrainConfig, poly};
-use crate::sync::agreement::Agreement;
+use crate::schedule::{Amp, LossNorm, TrainConfig, poly};
 use crate::sync::buckets::{Reduced, Reducer};
+use crate::torch::{TorchError, memory, precision};
+use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 /// Everything an update changes or reads, on this rank.
 pub struct Trainer {
+    /// Parameters and running statistics, the same on every rank.
     pub network: Network,
+    /// What updates them.
     pub optimizer: Optimizer,
+    /// Sums gradients over ranks.
     pub reducer: Reducer,
-    pub agreement: Agreement,
+    /// Agrees on a step before it is made.
+    pub comm: Arc<dyn Comm>,
+    /// Batch statistics of this rank or of all.
     pub norm: Box<dyn Normalize>,
+    /// This rank's micro-batches.
     pub loader: Loader,
+    /// TRAIN, with its global batch resolved.
     pub recipe: TrainConfig,
+    /// MODEL.bn_running.
     pub running: BnRunning,
+    /// Where the network is.
     pub device: Device,
     /// Finished updates.
     pub step: u64,
+    /// A checkpoint that still copies what the next update will change.
+    pub copying: Option<Copying>,
     /// Micro-batches in a global batch, for TRAIN.loss_norm per_rank.
     pub micro_batches: usize,
 }
@@ -33,10 +48,13 @@ pub struct Trainer {
 pub struct Update {
     /// Number of this update, from 1.
     pub step: u64,
+    /// The rate it was made with.
     pub lr_encoder: f64,
+    /// The rate it was made with.
     pub lr_decoder: f64,
-    /// This rank's part of the loss, and its correctly labelled pixels.
+    /// This rank's part of the loss.
     pub loss: f64,
+    /// This rank's correctly labelled pixels.
     pub correct: i64,
     /// Labelled pixels on all ranks.
     pub valid: i64,
@@ -44,8 +62,11 @@ pub struct Update {
     pub stop: bool,
     /// Whether the gradients were finite and the update was made.
     pub committed: bool,
+    /// Seconds waited for data.
     pub data_s: f64,
+    /// Seconds waited for other ranks after backward.
     pub comm_s: f64,
+    /// Seconds from the last update to this one.
     pub step_s: f64,
     /// Samples of this rank, for the message when something is wrong with them.
     pub samples: Vec<u32>,
@@ -55,27 +76,24 @@ impl Trainer {
     /// Makes the next update of the network: the same one on every rank.
     pub fn step(&mut self, stop: bool) -> anyhow::Result<Update> {
         let start = Instant::now();
-        let batch = self.loader.next()?;
+        let batch = self.loader.next().map_err(BadInput::new);
         let data_s = start.elapsed().as_secs_f64();
-        self.agreement.start([valid_labels(&batch), stop.into()]);
+        let (batch, mut totals) = self.agree(batch, stop)?;
 
         self.reducer.zero();
-        let mut totals = Totals::default();
         let last = batch.rounds.len().saturating_sub(1);
         for (round, part) in batch.rounds.iter().enumerate() {
             let sums = self.forward(part)?;
-            if round == 0 {
-                totals.agree(self.agreement.wait()?);
-            }
             if round == last {
                 self.reducer.arm();
             }
-            self.backward(sums, part, &mut totals);
+            self.backward(sums, part, &mut totals)?;
         }
         let reduced = self.reducer.wait()?;
 
         // The norm is that of the summed gradients, so every rank takes the same branch.
         let committed = reduced.squared_norm.is_finite();
+        self.copying = None;
         let factor = poly(self.step, self.recipe.total_steps(), self.recipe.lr_pow);
         let (lr_encoder, lr_decoder) = (self.recipe.lr_encoder * factor, self.recipe.lr_decoder * factor);
         if committed {
@@ -101,45 +119,67 @@ impl Trainer {
         })
     }
 
+    /// Before any rank enters the step: how many labels all batches have, whether a rank asks to stop, and whether all
+    /// have their batch; one that has none ends the job on all ranks, with its reason.
+    fn agree(&self, batch: Result<StepBatch, BadInput>, stop: bool) -> anyhow::Result<(StepBatch, Totals)> {
+        let valid = batch.as_ref().map_or(0, valid_labels);
+        let mut counts = [valid, stop.into(), batch.is_err().into()];
+        self.comm.sum_i64(&mut counts)?;
+        let [valid, stops, failures] = counts;
+        let batch = if failures > 0 { agree::agree(&*self.comm, batch.map_err(Into::into))? } else { batch? };
+        Ok((batch, Totals { valid, stop: stops > 0, ..Totals::default() }))
+    }
+
     /// Σ nll of both heads, and the correctly labelled pixels.
     ///
     /// Where this rank has no micro-batch left, an empty one takes part in the statistics of the others; without
     /// batch statistics there is nothing to take part in.
     fn forward(&self, part: &Option<HostBatch>) -> anyhow::Result<Option<Sums>> {
         let train = !self.recipe.fix_bn;
-        let images = match part {
+        let DeviceBatch { images, labels } = match part {
             Some(part) => part.to_device(self.device),
             None if train => DeviceBatch::empty(self.device),
             None => return Ok(None),
         };
+        let images = if self.recipe.channels_last { memory::to_channels_last(&images) } else { images };
         let first = part.as_ref().map_or(0, |part| part.first as u64);
         let key = DropoutKey { seed: self.recipe.seed, step: self.step, first };
         let pass = Pass { train, norm: &*self.norm, dropout: train.then_some(key), deep_supervision: true };
-        let logits = self.network.forward(&images.images, &pass);
+        let logits = self.autocast(|| self.network.forward(&images, &pass))?;
         if part.is_none() {
             let nothing =
                 logits.main.sum(Kind::Float) + logits.deepsup.map_or(0.0.into(), |deepsup| deepsup.sum(Kind::Float));
             return Ok(Some(Sums { nll: nothing, correct: Tensor::from(0i64) }));
         }
-        let main = loss::summed_nll(&logits.main, &images.labels);
+        let main = loss::summed_nll(&logits.main, &labels);
         let nll = match &logits.deepsup {
-            Some(deepsup) => main + loss::summed_nll(deepsup, &images.labels) * self.recipe.deep_sup_scale,
+            Some(deepsup) => main + loss::summed_nll(deepsup, &labels) * self.recipe.deep_sup_scale,
             None => main,
         };
-        Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &images.labels) }))
+        Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &labels) }))
+    }
+
+    /// Runs `body` in the precision of TRAIN.amp; the loss is taken in f32 either way.
+    fn autocast<T>(&self, body: impl FnOnce() -> T) -> Result<T, TorchError> {
+        match self.recipe.amp {
+            Amp::Off => Ok(body()),
+            Amp::Bf16 => precision::autocast(self.device, Kind::BFloat16, body),
+            Amp::Fp16 => precision::autocast(self.device, Kind::Half, body),
+        }
     }
 
     /// Gradients of Σ nll ÷ labelled pixels, added to those that are there.
-    fn backward(&self, sums: Option<Sums>, part: &Option<HostBatch>, totals: &mut Totals) {
-        let Some(sums) = sums else { return };
+    fn backward(&self, sums: Option<Sums>, part: &Option<HostBatch>, totals: &mut Totals) -> anyhow::Result<()> {
+        let Some(sums) = sums else { return Ok(()) };
         let own = part.as_ref().map_or(0, |part| part.valid);
         let divisor = match self.recipe.loss_norm {
             LossNorm::Global => totals.valid as f64,
             LossNorm::PerRank => own as f64 * self.micro_batches as f64,
         };
         let loss = sums.nll / divisor.max(1.0);
-        loss.backward();
+        loss.f_backward()?;
         totals.add(loss.detach(), sums.correct);
+        Ok(())
     }
 
     /// What gradients are multiplied by so that their norm is at most TRAIN.clip_norm.
@@ -164,11 +204,6 @@ struct Totals {
 }
 
 impl Totals {
-    fn agree(&mut self, [valid, stops]: [i64; 2]) {
-        self.valid = valid;
-        self.stop = stops > 0;
-    }
-
     fn add(&mut self, loss: Tensor, correct: Tensor) {
         self.loss = Some(self.loss.take().map_or_else(|| loss.shallow_clone(), |sum| sum + &loss));
         self.correct = Some(self.correct.take().map_or_else(|| correct.shallow_clone(), |sum| sum + &correct));

@@ -18,9 +18,9 @@ up() {
     "${compose[@]}" down --volumes --timeout 2 >/dev/null 2>&1
     "${compose[@]}" up --detach >/dev/null 2>&1 || fail "$1 does not start"
 }
+container() { docker ps --all --quiet --filter "label=com.docker.compose.project=segdist-$test" --filter "label=com.docker.compose.service=$1"; }
 # on NODE COMMAND...: runs as the user of the image.
-on() { "${compose[@]}" exec -T --user segdist "$@" </dev/null; }
-container() { "${compose[@]}" ps -q "$1"; }
+on() { docker exec --user segdist --env OMP_NUM_THREADS "$(container "$1")" "${@:2}" </dev/null; }
 
 # within SECONDS COMMAND...: waits until the command succeeds.
 within() {

@@ -12,7 +12,7 @@ within 60 ready || fail "the nodes do not reach each other"
 on node1 segdist demo-data --out /shared/data >/dev/null
 
 # cluster ARGS...: launch/mpirun.sh on the first node, over all three; output and code into files.
-cluster() { timeout 300 "${compose[@]}" exec -T --user segdist node1 launch/mpirun.sh --hosts /shared/hosts "$@" </dev/null; }
+cluster() { timeout 300 docker exec --user segdist "$(container node1)" launch/mpirun.sh --hosts /shared/hosts "$@" </dev/null; }
 # start ARGS...: the same in the background.
 start() {
     code=0 output=$(mktemp)
@@ -27,7 +27,8 @@ ends() {
 names_node3() { grep -E 'rank [0-9]+|mpirun.sh:' "$output" | grep -q node3 || { cat "$output"; fail "nothing names node3"; }; }
 
 say "doctor over three hosts"
-cluster doctor | tee /dev/stderr | grep -q '3 on 3 host(s)' || fail "doctor does not see three hosts"
+report=$(cluster doctor --json | tr -d '\0') && echo "$report"
+grep -q '3 on 3 host(s)' <<<"$report" || fail "doctor does not see three hosts"
 
 say "three hosts train what three ranks of one host train"
 # shellcheck disable=SC2046

@@ -22,8 +22,9 @@ in_state() { [ "$(state "$1")" = "$2" ]; }
 show() { on control cat "/shared/segdist-$1.out"; on control scontrol show job "$1"; }
 
 say "doctor under srun"
-on control srun --nodes 2 --ntasks-per-node 1 --mpi=pmix --chdir /shared segdist doctor | tee /dev/stderr |
-    grep -q 'srun --mpi=pmix' || fail "srun does not start ranks that find each other"
+report=$(on control srun --nodes 2 --ntasks-per-node 1 --mpi=pmix --chdir /shared segdist doctor --json) && echo "$report"
+grep -q 'srun --mpi=pmix' <<<"$report" && grep -q '2 on 2 host(s)' <<<"$report" ||
+    fail "srun does not start ranks that find each other"
 
 say "an undisturbed run"
 # shellcheck disable=SC2046
@@ -44,5 +45,5 @@ show "$job"
 on control scontrol show job "$job" | grep -q 'Restarts=1' || fail "the job was not started twice"
 diff <(losses control /shared/quiet) <(losses control /shared/disturbed) || fail "losses differ"
 say "Slurm's record of finished jobs:"
-"${compose[@]}" exec -T control cat /var/log/slurm/jobs.log
+docker exec "$(container control)" cat /var/log/slurm/jobs.log
 say "PASSED: the losses of both runs are equal"

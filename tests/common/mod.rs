@@ -108,7 +108,9 @@ pub fn samples(dir: &Path, sizes: &[(u32, u32)], classes: u8, seed: u32) -> Path
         let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
         let rgb: Vec<u8> = pixels
             .clone()
-            .flat_map(|(x, y)| [0, 1, 2].map(|c| class(x, y).wrapping_mul(30 + 20 * c as u8).wrapping_add(noise(x, y, c) / 8)))
+            .flat_map(|(x, y)| {
+                [0, 1, 2].map(|c| class(x, y).wrapping_mul(30 + 20 * c as u8).wrapping_add(noise(x, y, c) / 8))
+            })
             .collect();
         let labels: Vec<u8> = pixels.map(|(x, y)| class(x, y)).collect();
         write_png(&dir.join(&image), width, height, png::ColorType::Rgb, &rgb);

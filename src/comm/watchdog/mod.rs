@@ -72,7 +72,10 @@ impl Watchdog {
         let mut watch = Watch {
             rank,
             shared: shared.clone(),
-            inbox: listener.map(|listener| beat::Inbox::new(listener, posts[0].token)).transpose().map_err(|cause| failed(rank, cause))?,
+            inbox: listener
+                .map(|listener| beat::Inbox::new(listener, posts[0].token))
+                .transpose()
+                .map_err(|cause| failed(rank, cause))?,
             table: Table::new(&posts, watched),
             sender: Sender::new(&posts, rank),
             limits,
