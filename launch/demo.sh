@@ -30,9 +30,11 @@ export OMP_NUM_THREADS=$(( ($(nproc) + 1) / 2 ))
 "${mpirun[@]}" $segdist --cfg configs/demo.yaml "$@"
 "${mpirun[@]}" $segdist eval --cfg configs/demo.yaml --checkpoint latest
 $segdist predict --cfg configs/demo.yaml --out $run/overlays $run/data/images/validation
+$segdist report --out $run/report.html $run/run
 
 cat <<TEXT
 
+report       $run/report.html
 overlays     $run/overlays/*.overlay.png
 curve        $run/run/curve.png
 checkpoints  $run/run/checkpoints/

@@ -34,6 +34,15 @@ pub enum Verb {
     Eval(EvalArgs),
     /// Label images: writes OUT/<stem>.label.png, .overlay.png and .json.
     Predict(PredictArgs),
+    /// Write one HTML file on one run, or on several side by side.
+    Report {
+        /// Runs: folders that hold metrics.jsonl.
+        #[arg(required = true, value_name = "DIR")]
+        dirs: Vec<PathBuf>,
+        /// File to write.
+        #[arg(long, value_name = "FILE.html")]
+        out: PathBuf,
+    },
     /// Convert weights between .pth, .safetensors and TorchScript.
     Convert(ConvertArgs),
     /// Show what the order of samples costs on a number of ranks.

@@ -9,6 +9,7 @@ use crate::fault::BadInput;
 use crate::model::summary::summarise;
 use crate::pack::{self, Input, PackOptions};
 use crate::predict::{self, PredictJob};
+use crate::report::html;
 use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Resume};
 use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify};
@@ -38,6 +39,10 @@ pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Co
         Verb::Verify { dir } => verify::run(&dir)?,
         Verb::Eval(args) => evaluate(args, comm)?,
         Verb::Predict(args) => return predict(args, comm),
+        Verb::Report { dirs, out } => {
+            html::write(&dirs, &out)?;
+            println!("{}", out.display());
+        }
         Verb::Convert(args) => convert(args)?,
         Verb::Plan { config, ranks, json } => {
             let config = load_here(&config)?;

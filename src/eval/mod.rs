@@ -19,6 +19,7 @@ use crate::data::{DatasetConfig, source::Source};
 use crate::fault::BadInput;
 use crate::metrics::Confusion;
 use crate::model::{ModelConfig, Network};
+use crate::report::html::run::OVERLAYS;
 use crate::report::overlay::{self, Image};
 use crate::report::{palette::Classes, progress, write_whole};
 use anyhow::Context;
@@ -110,7 +111,8 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         eprintln!("weights: {origin}");
     }
     let classes = classes(&source, &origin, job.dataset.num_class);
-    let overlays = job.val.visualize.then(|| job.dir.join("overlays"));
+    let overlays =
+        job.val.visualize.then(|| Overlays { folder: job.dir.join(OVERLAYS), below: usize::MAX, optional: false });
     let evaluation = Evaluation {
         network: &network,
         source: &source,
@@ -157,6 +159,16 @@ pub fn evaluate(
     evaluation.run(comm)
 }
 
+/// Which pictures are drawn, and where to.
+pub struct Overlays {
+    /// Made where it does not exist.
+    pub folder: PathBuf,
+    /// Images of the source with a smaller index are drawn.
+    pub below: usize,
+    /// A picture that cannot be written is warned about, and no error.
+    pub optional: bool,
+}
+
 /// A network, what it is evaluated on, and how.
 pub struct Evaluation<'a> {
     /// In evaluation mode during [`Evaluation::run`], whatever it does otherwise.
@@ -171,8 +183,8 @@ pub struct Evaluation<'a> {
     pub device: Device,
     /// Names and colours.
     pub classes: &'a Classes,
-    /// Folder for pictures of image, truth and prediction; None: none.
-    pub overlays: Option<PathBuf>,
+    /// Pictures of image, truth and prediction; None: none.
+    pub overlays: Option<Overlays>,
     /// Show a bar on rank 0.
     pub progress: bool,
 }
@@ -214,9 +226,6 @@ impl Evaluation<'_> {
     /// This rank's share.
     fn count(&self, rank: usize, ranks: usize) -> anyhow::Result<Tally> {
         scorer::check(self.dataset, self.val).map_err(BadInput::new)?;
-        if let Some(folder) = &self.overlays {
-            std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-        }
         let batches = input::batches(self.source.sizes(), self.dataset, self.val.batch_size);
         let mine: Vec<Vec<usize>> = batches.into_iter().skip(rank).step_by(ranks).collect();
         let bar = progress::images(self.progress && rank == 0, mine.iter().map(Vec::len).sum::<usize>() as u64);
@@ -243,9 +252,15 @@ impl Evaluation<'_> {
         if self.val.boundary {
             tally.boundary.add(image.size, &image.truth, &fused.labels);
         }
-        match &self.overlays {
-            Some(folder) => self.visualise(folder, image, &fused.labels),
-            None => Ok(()),
+        let Some(overlays) = self.overlays.as_ref().filter(|overlays| image.index < overlays.below) else {
+            return Ok(());
+        };
+        match self.visualise(&overlays.folder, image, &fused.labels) {
+            Err(cause) if overlays.optional => {
+                log::warn!("{cause:#}");
+                Ok(())
+            }
+            drawn => drawn,
         }
     }
 
@@ -256,6 +271,7 @@ impl Evaluation<'_> {
         let picture = overlay::comparison(Image { width, height, pixels }, &truth, labels, self.classes);
         let name = self.source.name(image.index);
         let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
+        std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
         let path = folder.join(format!("{:05}-{stem}.png", image.index));
         write_whole(&path, &picture.png()?).with_context(|| format!("{}: cannot be written", path.display()))
     }

@@ -2,9 +2,11 @@
 //!
 //! Nothing here decides anything; every function takes finished numbers or pixels.
 
+pub mod board;
 pub mod canvas;
 pub mod curve;
 pub mod history;
+pub mod html;
 pub mod matrix;
 pub mod overlay;
 pub mod palette;

@@ -17,6 +17,7 @@ use crate::data::source::Source;
 use crate::eval::{self, ValConfig};
 use crate::fault::Agreed;
 use crate::model::ModelConfig;
+use crate::report::{html::run::OVERLAYS, palette::Classes};
 use crate::schedule::{OnNonfinite, TrainConfig};
 use crate::stop::StopRequest;
 use crate::sync::{DistConfig, replicas};
@@ -24,6 +25,9 @@ use crate::torch::memory;
 use recorder::Recorder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// About how many validation images are drawn at an evaluation.
+const SAMPLES: usize = 4;
 
 /// What `--resume` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,7 +223,24 @@ impl Run<'_> {
     fn evaluate(&mut self) -> anyhow::Result<()> {
         self.watchdog.progress(self.trainer.step, "evaluation");
         let (job, trainer) = (self.job, &self.trainer);
-        let outcome = eval::evaluate(&trainer.network, &self.val, job.dataset, job.val, &*self.comm, trainer.device)?;
+        let classes = Classes::new(job.dataset.num_class, self.val.class_names(), self.val.palette());
+        // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
+        let overlays = self.comm.is_root().then(|| eval::Overlays {
+            folder: job.dir.join(OVERLAYS),
+            below: SAMPLES * self.comm.size(),
+            optional: true,
+        });
+        let evaluation = eval::Evaluation {
+            network: &trainer.network,
+            source: &self.val,
+            dataset: job.dataset,
+            val: job.val,
+            device: trainer.device,
+            classes: &classes,
+            overlays,
+            progress: false,
+        };
+        let outcome = evaluation.run(&*self.comm)?;
         if let Some(recorder) = &mut self.recorder {
             recorder.evaluated(self.trainer.step, &outcome)?;
         }

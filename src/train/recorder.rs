@@ -4,9 +4,11 @@ use super::Job;
 use super::trainer::{Trainer, Update};
 use crate::checkpoint::{CheckpointConfig, Outcome, Saver, Score, State};
 use crate::eval;
+use crate::report::board::Board;
 use crate::report::history::History;
+use crate::report::html::run::{ABOUT, EVALUATION, OVERLAYS, SUMMARY};
 use crate::report::progress::{Progress, StepLine};
-use crate::report::run_curve;
+use crate::report::{run_curve, write_whole};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 pub struct Recorder {
     dir: PathBuf,
     history: History,
+    board: Board,
     progress: Progress,
     saver: Saver,
     config: CheckpointConfig,
@@ -32,9 +35,13 @@ impl Recorder {
     pub fn open(job: &Job, state: State, banner: &str) -> anyhow::Result<Recorder> {
         let progress = Progress::new(!job.quiet, state.step, job.train.total_steps());
         progress.print(banner);
+        if let Err(cause) = write_whole(&job.dir.join(ABOUT), banner.as_bytes()) {
+            log::warn!("{}: cannot be written: {cause}", job.dir.join(ABOUT).display());
+        }
         Ok(Recorder {
             dir: job.dir.to_owned(),
             history: History::open(job.dir, state.step)?,
+            board: Board::open(job.dir, state.step),
             progress,
             saver: Saver::new(job.dir, job.checkpoint),
             config: job.checkpoint.clone(),
@@ -71,6 +78,14 @@ impl Recorder {
             images_per_s,
         };
         self.progress.step(&line, true);
+        let scalars = [
+            ("train/loss", loss),
+            ("train/accuracy", accuracy),
+            ("train/lr_encoder", update.lr_encoder),
+            ("train/lr_decoder", update.lr_decoder),
+            ("train/images_per_s", images_per_s),
+        ];
+        self.board.scalars(update.step, &scalars);
         let epoch = update.step as f64 / self.epoch_iters as f64;
         self.log(
             "train",
@@ -110,7 +125,31 @@ impl Recorder {
                 "mean_accuracy": outcome.mean_accuracy,
             }),
         );
+        self.show(step, outcome);
         Ok(())
+    }
+
+    /// The evaluation for people: TensorBoard, tables and pictures beside the history.
+    fn show(&mut self, step: u64, outcome: &eval::Outcome) {
+        let summary = outcome.json(&format!("step {step}"));
+        let of_all = ["mean_iou", "pixel_accuracy", "mean_accuracy", "loss"]
+            .map(|name| (format!("eval/{name}"), &summary[name]));
+        let of_classes = summary["per_class"].as_array().into_iter().flatten();
+        let of_classes =
+            of_classes.map(|class| (format!("iou/{}", class["name"].as_str().unwrap_or("?")), &class["iou"]));
+        let named: Vec<(String, f64)> =
+            of_all.into_iter().chain(of_classes).filter_map(|(tag, value)| Some((tag, value.as_f64()?))).collect();
+        let scalars: Vec<(&str, f64)> = named.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
+        self.board.scalars(step, &scalars);
+        self.board.overlays(step, &self.dir.join(OVERLAYS));
+        let write = || -> anyhow::Result<()> {
+            outcome.write_csv(&self.dir.join(EVALUATION))?;
+            write_whole(&self.dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
+            run_curve::draw(&self.dir)
+        };
+        if let Err(cause) = write() {
+            log::warn!("{}: step {step} is evaluated, but not drawn: {cause:#}", self.dir.display());
+        }
     }
 
     /// Whether CHECKPOINT.every_minutes have gone by since the last checkpoint.

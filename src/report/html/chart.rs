@@ -1,0 +1,153 @@
+//! A line chart as SVG: no script, a hover text on every point, colours from the page's style.
+
+use std::fmt::Write;
+
+/// Drawing area in user units; the page scales it to its own width.
+const SIZE: (f64, f64) = (640.0, 300.0);
+/// Room for numbers around the plot: left, top, right, bottom.
+const FRAME: (f64, f64, f64, f64) = (58.0, 12.0, 14.0, 30.0);
+/// How many points a line keeps; a screen shows no more.
+const MOST: usize = 400;
+
+/// One run's values over steps.
+pub struct Line {
+    /// The run's name, as hover texts give it.
+    pub name: String,
+    /// Which of the page's line colours, from 0.
+    pub colour: usize,
+    /// (step, value), in order of steps; values that are not finite are left out.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// The chart as a figure with its title; empty where no line has a point.
+pub fn figure(title: &str, lines: &[Line]) -> String {
+    let lines: Vec<(&Line, Vec<(f64, f64)>)> = lines.iter().map(|line| (line, thinned(&line.points))).collect();
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    if points().next().is_none() {
+        return String::new();
+    }
+    let x_axis = Axis::over(points().map(|point| point.0), FRAME.0, SIZE.0 - FRAME.2);
+    let y_axis = Axis::over(points().map(|point| point.1), SIZE.1 - FRAME.3, FRAME.1);
+    let (width, height) = SIZE;
+    let title = super::escape(title);
+    let mut svg = format!(
+        "<figure class=\"chart\"><figcaption>{title}</figcaption>\
+        <svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\">"
+    );
+    grid(&mut svg, &x_axis, &y_axis);
+    for (line, points) in &lines {
+        let class = format!("line c{}", line.colour % super::COLOURS);
+        let place = |(x, y): &(f64, f64)| format!("{:.1},{:.1}", x_axis.place(*x), y_axis.place(*y));
+        let path: Vec<String> = points.iter().map(place).collect();
+        let _ = write!(svg, "<polyline class=\"{class}\" points=\"{}\"/>", path.join(" "));
+        for (x, y) in points {
+            let (name, left, top) = (super::escape(&line.name), x_axis.place(*x), y_axis.place(*y));
+            let _ = write!(
+                svg,
+                "<circle class=\"point c{}\" cx=\"{left:.1}\" cy=\"{top:.1}\" r=\"{}\"><title>{name}, step {x}: {}</title></circle>",
+                line.colour % super::COLOURS,
+                if points.len() < 30 { 3 } else { 2 },
+                number(*y),
+            );
+        }
+    }
+    svg + "</svg></figure>"
+}
+
+fn grid(svg: &mut String, x_axis: &Axis, y_axis: &Axis) {
+    let (right, bottom) = (SIZE.0 - FRAME.2, SIZE.1 - FRAME.3);
+    for tick in y_axis.ticks() {
+        let y = y_axis.place(tick);
+        let _ = write!(svg, "<line class=\"grid\" x1=\"{}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", FRAME.0);
+        let _ = write!(
+            svg,
+            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            FRAME.0 - 6.0,
+            y + 4.0,
+            y_axis.label(tick)
+        );
+    }
+    for tick in x_axis.ticks() {
+        let x = x_axis.place(tick);
+        let _ = write!(
+            svg,
+            "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            bottom + 18.0,
+            x_axis.label(tick)
+        );
+    }
+    let _ = write!(svg, "<line class=\"axis\" x1=\"{}\" x2=\"{right}\" y1=\"{bottom}\" y2=\"{bottom}\"/>", FRAME.0);
+}
+
+/// At most [`MOST`] of the finite points, evenly spaced, the last one among them.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let finite: Vec<_> = points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+    let every = finite.len().div_ceil(MOST).max(1);
+    finite.iter().rev().step_by(every).rev().copied().collect()
+}
+
+/// Four significant digits.
+fn number(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
+        let digits = if value == 0.0 { 0 } else { (3 - value.abs().log10().floor() as i32).max(0) as usize };
+        format!("{value:.digits$}")
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
+/// A range of values, the coordinates it is drawn over, and the distance of round numbers in it.
+struct Axis {
+    low: f64,
+    high: f64,
+    step: f64,
+    from: f64,
+    to: f64,
+}
+
+impl Axis {
+    fn over(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Axis {
+        let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
+        if high - low <= low.abs() * 1e-9 {
+            (low, high) = (low - 0.5 * low.abs().max(1e-6), high + 0.5 * high.abs().max(1e-6));
+        }
+        let least = (high - low) / 5.0;
+        let power = 10f64.powf(least.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| *step >= least);
+        Axis { low, high, step: step.unwrap_or(10.0 * power), from, to }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
+    }
+
+    fn ticks(&self) -> impl Iterator<Item = f64> {
+        let first = (self.low / self.step).ceil();
+        (0..12).map(move |at| (first + f64::from(at)) * self.step).take_while(|tick| *tick <= self.high)
+    }
+
+    fn label(&self, tick: f64) -> String {
+        if self.step >= 1e5 || self.step < 1e-5 {
+            return format!("{tick:.1e}");
+        }
+        let digits = (-self.step.log10().floor()).max(0.0) as usize;
+        format!("{tick:.digits$}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_thinned_to_their_last_point() {
+        let points: Vec<_> = (0..10_000).map(|at| (f64::from(at), 1.0)).collect();
+        let thinned = thinned(&points);
+        assert!(thinned.len() <= MOST && thinned.last() == points.last());
+    }
+
+    #[test]
+    fn numbers_have_four_digits() {
+        assert_eq!([0.0, 0.25, 12.3456, 1e-5].map(number), ["0", "0.2500", "12.35", "1.000e-5"]);
+    }
+}

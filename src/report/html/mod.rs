@@ -1,0 +1,176 @@
+//! `segdist report`: runs as one HTML file that needs nothing else, neither a network nor a script.
+
+mod chart;
+pub mod run;
+
+use crate::fault::BadInput;
+use anyhow::Context;
+use chart::Line;
+use run::Run;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+/// Line colours that the style has; more runs share them.
+const COLOURS: usize = 5;
+
+/// The charts: title, event and field of the history.
+const CHARTS: [(&str, &str, &str); 6] = [
+    ("Loss", "train", "loss"),
+    ("Pixel accuracy in training", "train", "acc"),
+    ("Mean IoU in evaluation", "eval", "mean_iou"),
+    ("Pixel accuracy in evaluation", "eval", "pixel_accuracy"),
+    ("Learning rate of the decoder", "train", "lr_decoder"),
+    ("Throughput, images per second", "train", "images_per_s"),
+];
+
+/// Writes a report on the runs in `dirs` to `out`.
+///
+/// # Errors
+/// A folder without a history; `out` cannot be written.
+pub fn write(dirs: &[PathBuf], out: &Path) -> anyhow::Result<()> {
+    let runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<_, _>>().map_err(BadInput::new)?;
+    super::write_whole(out, page(&runs).as_bytes()).with_context(|| format!("{}: cannot be written", out.display()))
+}
+
+/// The page.
+fn page(runs: &[Run]) -> String {
+    let names: Vec<String> = runs.iter().map(|run| escape(&run.name)).collect();
+    let title = format!("segdist: {}", names.join(", "));
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+        <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+        <link rel=\"icon\" href=\"data:,\"><title>{title}</title>\n<style>\n{}</style></head><body>\n<h1>{title}</h1>\n",
+        include_str!("style.css")
+    );
+    page += "<ul class=\"key\">";
+    for (at, name) in names.iter().enumerate() {
+        let _ = write!(page, "<li><i class=\"c{}\"></i>{name}</li>", at % COLOURS);
+    }
+    page += "</ul>\n<div class=\"charts\">\n";
+    for (title, event, field) in CHARTS {
+        let line =
+            |(colour, run): (usize, &Run)| Line { name: run.name.clone(), colour, points: run.points(event, field) };
+        let lines: Vec<Line> = runs.iter().enumerate().map(line).collect();
+        page += &chart::figure(title, &lines);
+    }
+    page += "</div>\n";
+    page += &classes(runs);
+    for run in runs {
+        page += &pictures(run);
+    }
+    for run in runs {
+        page += &facts(run);
+    }
+    page + "</body></html>\n"
+}
+
+/// IoU per class of every run's last evaluation, best of the first run first.
+fn classes(runs: &[Run]) -> String {
+    let evaluated: Vec<&Run> = runs.iter().filter(|run| run.evaluation["per_class"].is_array()).collect();
+    let Some(first) = evaluated.first() else { return String::new() };
+    let iou = |run: &Run, class: usize| run.evaluation["per_class"][class]["iou"].as_f64();
+    let count = first.evaluation["per_class"].as_array().map_or(0, Vec::len);
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|a, b| iou(first, *b).unwrap_or(-1.0).total_cmp(&iou(first, *a).unwrap_or(-1.0)));
+    let mut html =
+        String::from("<h2>IoU per class, last evaluation</h2>\n<div class=\"scroll\"><table><tr><th>class</th>");
+    for run in &evaluated {
+        let _ = write!(html, "<th>{}</th>", escape(&run.name));
+    }
+    html += "</tr>\n";
+    let mut row = |name: &str, values: &dyn Fn(&Run) -> Option<f64>| {
+        let _ = write!(html, "<tr><td>{}</td>", escape(name));
+        for run in &evaluated {
+            let value = values(run).map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"));
+            let _ = write!(html, "<td>{value}</td>");
+        }
+        html += "</tr>\n";
+    };
+    row("mean", &|run| run.evaluation["mean_iou"].as_f64());
+    for class in order {
+        row(first.evaluation["per_class"][class]["name"].as_str().unwrap_or("?"), &|run| iou(run, class));
+    }
+    html + "</table></div>\n"
+}
+
+/// The confusion matrix and some overlays.
+fn pictures(run: &Run) -> String {
+    let mut html = String::new();
+    if let Some(png) = &run.confusion {
+        let _ = write!(
+            html,
+            "<h2>{}: confusion</h2>{}",
+            escape(&run.name),
+            figure("rows: truth, columns: prediction", png)
+        );
+    }
+    if !run.pictures.is_empty() {
+        let _ = writeln!(html, "<h2>{}: image, truth, prediction</h2><div class=\"pictures\">", escape(&run.name));
+        run.pictures.iter().for_each(|(name, png)| html += &figure(name, png));
+        html += "</div>\n";
+    }
+    html
+}
+
+fn figure(caption: &str, png: &[u8]) -> String {
+    let caption = escape(caption);
+    let data = base64(png);
+    format!(
+        "<figure><figcaption>{caption}</figcaption><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"></figure>\n"
+    )
+}
+
+/// What the run resolved to, and its configuration.
+fn facts(run: &Run) -> String {
+    let mut html = String::new();
+    if !run.about.is_empty() {
+        let _ =
+            writeln!(html, "<h2>{}: network, data, machine</h2><pre>{}</pre>", escape(&run.name), escape(&run.about));
+    }
+    if !run.config.is_empty() {
+        let (name, config) = (escape(&run.name), escape(&run.config));
+        let _ = writeln!(
+            html,
+            "<h2>{name}: configuration</h2><details><summary>config.yaml</summary><pre>{config}</pre></details>"
+        );
+    }
+    html
+}
+
+/// Text that can stand in HTML's text and attributes.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let known = digit <= group.len();
+            text.push(if known { DIGITS[(bits >> (18 - 6 * digit)) as usize & 63] as char } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_has_the_standards_examples() {
+        assert_eq!(
+            ["", "f", "fo", "foo", "foobar"].map(|text| base64(text.as_bytes())),
+            ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYmFy"]
+        );
+    }
+
+    #[test]
+    fn names_cannot_break_the_page() {
+        assert_eq!(escape("<a href=\"x\">&"), "&lt;a href=&quot;x&quot;&gt;&amp;");
+    }
+}
