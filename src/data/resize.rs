@@ -239,10 +239,13 @@ fn horizontal_taps<const TAPS: usize>(group: &[Column], filter: &Filter, out: &m
     let (all_weights, _) = filter.weights.as_chunks::<TAPS>();
     for ((&(start, _), weights), to) in filter.spans.iter().zip(all_weights).zip(out) {
         let pixels = &group[start..start + TAPS];
-        let sums: [u32; 4 * GROUP] = std::array::from_fn(|lane| {
-            let product = |tap: usize| u32::from(pixels[tap][lane]) * weights[tap];
-            (0..TAPS).fold(HALF, |sum, tap| sum + product(tap))
-        });
+        // Loops, not closures: those would be compiled without the features of this version.
+        let mut sums = [HALF; 4 * GROUP];
+        for tap in 0..TAPS {
+            for lane in 0..4 * GROUP {
+                sums[lane] += u32::from(pixels[tap][lane]) * weights[tap];
+            }
+        }
         *to = sums.map(round);
     }
 }
