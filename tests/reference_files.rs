@@ -104,7 +104,7 @@ impl Place {
             ("TRAIN.epoch_iters", steps),
             ("DIR", &dir),
         ];
-        self.segdist(&["train"], &[&own, more].concat()).ok();
+        self.segdist(&["train"], &[&own[..], more].concat()).ok();
         losses(&self.path("run"))
     }
 }
@@ -166,7 +166,7 @@ fn an_epoch_of_the_reference_is_continued_where_its_schedule_stands() {
     place.weights("run", "epoch_2.pth");
     let dir = place.text("run");
     let keys = [("TRAIN.num_epoch", "3"), ("TRAIN.epoch_iters", "1"), ("DIR", dir.as_str())];
-    let start = |epoch| place.segdist(&["train"], &[&keys[..], &[("TRAIN.start_epoch", epoch)]].concat());
+    let start = |epoch| place.segdist(&["train"], &[&keys[..], &[("TRAIN.start_epoch", epoch)][..]].concat());
 
     let refused = start("1");
     assert_eq!(refused.code, 2, "{}", refused.all());
@@ -207,7 +207,7 @@ fn an_exported_module_gives_the_networks_probabilities_for_any_number_of_images(
     let network = place.weights("start", "w.pth");
     let output = place.text("network.pt");
     let words = ["start/encoder_w.pth", "start/decoder_w.pth", &output];
-    place.segdist(&[&["convert", "--to", "torchscript"][..], &words].concat(), &[]).ok();
+    place.segdist(&[&["convert", "--to", "torchscript"][..], &words[..]].concat(), &[]).ok();
     let module = CModule::load(&output).unwrap();
     for count in [1, 3] {
         let images = Tensor::randn([count, 3, 48, 64], (Kind::Float, Device::Cpu));
