@@ -202,10 +202,12 @@ pub enum Bench {
 /// Puts `train` in front of arguments that begin with a flag or an override.
 pub fn with_default_verb(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.collect();
-    let first = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
-    let own_flag = ["-h", "--help", "-V", "--version"].contains(&first);
-    if !own_flag && first.starts_with(|c: char| c == '-' || c.is_ascii_uppercase()) {
-        arguments.insert(1, "train".into());
+    let quiet = |word: &&OsString| *word == "-q" || *word == "--quiet";
+    let first = 1 + arguments.iter().skip(1).take_while(quiet).count();
+    let word = arguments.get(first).and_then(|word| word.to_str()).unwrap_or_default();
+    let own_flag = ["-h", "--help", "-V", "--version"].contains(&word);
+    if !own_flag && word.starts_with(|c: char| c == '-' || c.is_ascii_uppercase()) {
+        arguments.insert(first, "train".into());
     }
     arguments
 }
@@ -218,4 +220,28 @@ pub fn split_overrides(words: Vec<String>) -> (Vec<PathBuf>, Vec<String>) {
     };
     let (overrides, paths): (Vec<_>, Vec<_>) = words.into_iter().partition(is_override);
     (paths.into_iter().map(PathBuf::from).collect(), overrides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_default_verb;
+
+    fn completed(line: &str) -> String {
+        let words = with_default_verb(line.split(' ').map(Into::into));
+        words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn train_is_the_verb_where_none_is_given() {
+        assert_eq!(completed("segdist --cfg a.yaml"), "segdist train --cfg a.yaml");
+        assert_eq!(completed("segdist TRAIN.seed 1 --cfg a.yaml"), "segdist train TRAIN.seed 1 --cfg a.yaml");
+        assert_eq!(completed("segdist -q --cfg a.yaml"), "segdist -q train --cfg a.yaml");
+    }
+
+    #[test]
+    fn a_verb_or_a_question_stays_as_it_is() {
+        for line in ["segdist", "segdist eval --cfg a.yaml", "segdist -q train", "segdist --help", "segdist -V"] {
+            assert_eq!(completed(line), line);
+        }
+    }
 }
