@@ -96,7 +96,7 @@ fn screenshot(page: &Path, width: u32) -> Option<(png::Info<'static>, Vec<u8>, S
 #[test]
 fn a_browser_draws_every_chart_and_has_nothing_to_complain_of() {
     let root = tempfile::tempdir().unwrap();
-    let (page, _) = report(&[run_folder(root.path(), "run")], root.path());
+    let (page, text) = report(&[run_folder(root.path(), "run")], root.path());
     let Some((info, pixels, said)) = screenshot(&page, 600) else {
         eprintln!("skipped: no chromium on PATH, or no screenshot within two minutes");
         return;
@@ -108,6 +108,7 @@ fn a_browser_draws_every_chart_and_has_nothing_to_complain_of() {
     let rows = pixels.chunks(depth * info.width as usize).enumerate().filter(|(_, row)| coloured(row));
     let rows: Vec<usize> = rows.map(|(row, _)| row).collect();
     let bands = rows.windows(2).filter(|pair| pair[1] - pair[0] > 40).count() + 1;
-    // Both points of an evaluation's chart may be its only solid pixels, far apart.
-    assert!((7..=9).contains(&bands), "{bands} bands of the line's colour");
+    // A chart whose few points lie far apart makes several bands; one that drew nothing makes none.
+    let charts = text.matches("<svg").count();
+    assert!(charts >= 5 && bands > charts, "{bands} bands of the line's colour in {charts} charts and a key");
 }
