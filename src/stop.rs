@@ -100,7 +100,9 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_over_is_a_request() {
-        assert_eq!(quiet().with_limit(1e-9).requested(), Some(Reason::TimeLimit));
+        let stop = quiet().with_limit(1e-6);
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(stop.requested(), Some(Reason::TimeLimit));
     }
 
     #[test]
