@@ -17,6 +17,17 @@ pub fn summed_nll(logits: &Tensor, labels: &Tensor) -> Tensor {
     log_probabilities.nll_loss2d::<Tensor>(labels, None, Reduction::Sum, IGNORE)
 }
 
+/// [`summed_nll`] of the scores and, where there is a second head, of its scores times `scale` (TRAIN.deep_sup_scale).
+///
+/// The reference's SegmentationModule (mit_semseg/models/models.py).
+pub fn summed_nll_of_heads(main: &Tensor, deepsup: Option<&Tensor>, scale: f64, labels: &Tensor) -> Tensor {
+    let sum = summed_nll(main, labels);
+    match deepsup {
+        Some(deepsup) => sum + summed_nll(deepsup, labels) * scale,
+        None => sum,
+    }
+}
+
 /// How many labelled pixels have their label as the largest logit. An i64 scalar tensor.
 pub fn correct_pixels(logits: &Tensor, labels: &Tensor) -> Tensor {
     tch::no_grad(|| logits.argmax(1, false).eq_tensor(labels).sum(Kind::Int64))

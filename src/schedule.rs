@@ -83,6 +83,16 @@ pub enum Amp {
     Bf16,
 }
 
+impl Amp {
+    /// The type that convolutions and matrix products compute in, where it is not f32.
+    pub fn kind(self) -> Option<tch::Kind> {
+        match self {
+            Amp::Off => None,
+            Amp::Bf16 => Some(tch::Kind::BFloat16),
+        }
+    }
+}
+
 /// TRAIN.on_nonfinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -124,6 +134,11 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Micro-batches in an update, once its global batch is resolved.
+    pub fn micro_batches(&self) -> usize {
+        self.global_batch.div_ceil(self.batch_size_per_gpu)
+    }
+
     /// Updates in the whole run.
     pub fn total_steps(&self) -> u64 {
         self.num_epoch * self.epoch_iters

@@ -5,12 +5,14 @@ mod common;
 #[path = "golden/mod.rs"]
 mod golden;
 
-use segdist::comm::{Solo, threads};
+use segdist::comm::{Comm, Solo, threads};
 use segdist::data::DatasetConfig;
 use segdist::data::resize::{Image, Resizer};
 use segdist::data::source::Source;
 use segdist::eval::scorer::{Scorer, check};
-use segdist::eval::{self, Outcome, ValConfig, fuse, input};
+use segdist::eval::{Evaluation, Outcome, ValConfig, fuse, input};
+use segdist::model::Network;
+use segdist::report::palette::Classes;
 use serde::Deserialize;
 use std::path::Path;
 use tch::Device;
@@ -67,6 +69,19 @@ fn source(folder: &Path, images: &[(u32, u32)], sizes: &[u32]) -> (DatasetConfig
     (dataset, source)
 }
 
+/// Evaluates without pictures or progress; the same result on every rank.
+fn evaluate(
+    network: &Network,
+    source: &Source,
+    dataset: &DatasetConfig,
+    val: &ValConfig,
+    comm: &dyn Comm,
+) -> anyhow::Result<Outcome> {
+    let classes = Classes::new(dataset.num_class, source.class_names(), source.palette());
+    let (classes, device, overlays, progress) = (&classes, Device::Cpu, None, false);
+    Evaluation { network, source, dataset, val, device, classes, overlays, progress }.run(comm)
+}
+
 #[test]
 fn label_maps_and_measures_are_the_references_at_one_size_and_at_two() {
     let golden: Golden = golden::read("eval.json");
@@ -85,7 +100,7 @@ fn label_maps_and_measures_are_the_references_at_one_size_and_at_two() {
             let differing = labels.iter().zip(expected.bytes()).filter(|(own, digit)| **own != digit - b'0').count();
             assert!(differing * 1000 <= labels.len(), "{differing} of {} pixels at {:?}", labels.len(), run.sizes);
         }
-        let outcome = eval::evaluate(&network, &source, &dataset, &val, &Solo, Device::Cpu).unwrap();
+        let outcome = evaluate(&network, &source, &dataset, &val, &Solo).unwrap();
         assert!((outcome.mean_iou - run.mean_iou).abs() < 2e-3, "{} {}", outcome.mean_iou, run.mean_iou);
         assert!((outcome.pixel_accuracy - run.pixel_accuracy).abs() < 2e-3);
         assert_eq!(outcome.images, golden.images.len());
@@ -100,7 +115,7 @@ fn on_ranks(folder: &Path, val: &ValConfig, ranks: usize, threads: usize) -> Vec
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let network = golden::network("mobilenetv2dilated", "c1");
-            eval::evaluate(&network, &source, &dataset, val, &*comm, Device::Cpu).unwrap()
+            evaluate(&network, &source, &dataset, val, &*comm).unwrap()
         })
     })
 }
@@ -151,7 +166,7 @@ fn a_record_that_cannot_be_read_ends_every_rank_with_its_name() {
     std::fs::write(folder.path().join("1.png"), b"not a picture").unwrap();
     let messages = threads::run(2, |comm| {
         let network = golden::network("mobilenetv2dilated", "c1");
-        let outcome = eval::evaluate(&network, &source, &dataset, &ValConfig::default(), &*comm, Device::Cpu);
+        let outcome = evaluate(&network, &source, &dataset, &ValConfig::default(), &*comm);
         let error = outcome.expect_err("an image is corrupt");
         (segdist::fault::exit_code(&error), error.to_string())
     });

@@ -9,7 +9,7 @@ use segdist::data::{DatasetConfig, Io};
 use segdist::fault::BadInput;
 use segdist::pack::{Input, PackOptions, run};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -32,6 +32,14 @@ fn refused(options: &PackOptions) -> String {
     let text = error.to_string();
     assert!(!text.contains('\n'));
     text
+}
+
+/// Cuts the last image of `folders` in half; its path and what it held.
+fn halve_last(root: &Path) -> (PathBuf, Vec<u8>) {
+    let last = root.join("images/img11.png");
+    let good = fs::read(&last).unwrap();
+    fs::write(&last, &good[..good.len() / 2]).unwrap();
+    (last, good)
 }
 
 #[test]
@@ -73,9 +81,7 @@ fn what_a_failed_run_has_finished_is_used_and_the_bytes_are_the_same() {
     folders(root);
     run(&options(root, "whole")).unwrap();
 
-    let last = root.join("images/img11.png");
-    let good = fs::read(&last).unwrap();
-    fs::write(&last, &good[..good.len() / 2]).unwrap();
+    let (last, good) = halve_last(root);
     assert!(refused(&options(root, "out")).contains("images/img11.png: is not a sound PNG file"));
     assert!(!root.join("out/index.json").exists());
     assert!(root.join("out/.packing/shard-00000.seg").exists());
@@ -89,9 +95,7 @@ fn a_shard_whose_input_changed_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path();
     folders(root);
-    let last = root.join("images/img11.png");
-    let good = fs::read(&last).unwrap();
-    fs::write(&last, &good[..good.len() / 2]).unwrap();
+    let (last, good) = halve_last(root);
     refused(&options(root, "out"));
     fs::write(&last, &good).unwrap();
     pair(root, "img00", (20, 20), 7);
@@ -139,9 +143,7 @@ fn interrupted_while_shards_are_moved_it_ends_with_one_whole_set() {
     folders(root);
     run(&options(root, "whole")).unwrap();
     // A failed run leaves finished shards; the first is moved as publishing would, over another set's.
-    let last = root.join("images/img11.png");
-    let good = fs::read(&last).unwrap();
-    fs::write(&last, &good[..good.len() / 2]).unwrap();
+    let (last, good) = halve_last(root);
     refused(&options(root, "out"));
     fs::write(&last, &good).unwrap();
     let out = root.join("out");
@@ -163,9 +165,7 @@ fn a_set_is_replaced_only_with_force_and_only_by_a_whole_one() {
     assert!(refused(&options(root, "out")).contains("--force"));
 
     pair(root, "img00", (30, 30), 9);
-    let last = root.join("images/img11.png");
-    let good = fs::read(&last).unwrap();
-    fs::write(&last, &good[..good.len() / 2]).unwrap();
+    halve_last(root);
     let force = PackOptions { force: true, ..options(root, "out") };
     assert!(refused(&force).contains("img11.png"));
     fs::remove_dir_all(root.join("out/.packing")).unwrap();

@@ -4,7 +4,7 @@
 
 use crate::data::augment::{Augment, Scratch, padded_size};
 use crate::data::batch::normalise;
-use crate::data::loader::{Loader, Share, cores};
+use crate::data::loader::{Loader, Share, granted};
 use crate::data::order::{Order, OrderSpec};
 use crate::data::source::Source;
 use crate::data::{DatasetConfig, decode};
@@ -122,7 +122,7 @@ fn rate(
         median_s: times[times.len() / 2],
         images_per_s: images as f64 / seconds,
         megapixels_per_s: pixels as f64 / 1e6 / seconds,
-        threads: if train.workers == 0 { cores() } else { train.workers.min(cores()) },
+        threads: granted(train.workers),
         images_per_s_one_thread: 0.0,
         shares: Stages::default(),
         batch: train.batch_size_per_gpu,

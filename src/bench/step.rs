@@ -3,11 +3,11 @@
 use super::median;
 use crate::comm::Comm;
 use crate::data::DatasetConfig;
-use crate::loss::summed_nll;
+use crate::loss::summed_nll_of_heads;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{self, ModelConfig, Network, Pass};
 use crate::optim::{self, Flat, Optimizer};
-use crate::schedule::{Amp, TrainConfig};
+use crate::schedule::TrainConfig;
 use crate::sync::DistConfig;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
@@ -103,7 +103,7 @@ impl Step {
         if train.channels_last {
             optim::to_channels_last(&network.store);
         }
-        let flat = Flat::new(&network.store, (dist.bucket_mb * 1_048_576.0) as usize);
+        let flat = Flat::new(&network.store, dist.bucket_bytes());
         let (height, width) = batch_size(dataset);
         let count = train.batch_size_per_gpu as i64;
         if height == 0 || count == 0 {
@@ -133,10 +133,7 @@ impl Step {
     /// One update, to the end of it on the device.
     fn run(&mut self, number: u64) -> anyhow::Result<()> {
         self.reducer.zero();
-        let loss = match self.recipe.amp {
-            Amp::Off => self.loss(number),
-            Amp::Bf16 => precision::autocast(self.device, Kind::BFloat16, || self.loss(number))?,
-        };
+        let loss = precision::autocast(self.device, self.recipe.amp.kind(), || self.loss(number))?;
         self.reducer.arm();
         loss.backward();
         let finite = self.reducer.wait()?.squared_norm.is_finite();
@@ -157,12 +154,8 @@ impl Step {
         let key = DropoutKey { seed: self.recipe.seed, step: number, first: 0 };
         let pass = Pass { train, norm: &*self.norm, dropout: train.then_some(key), deep_supervision: true };
         let logits = self.network.forward(&self.images, &pass);
-        let main = summed_nll(&logits.main, &self.labels);
-        let sum = match &logits.deepsup {
-            Some(deepsup) => main + summed_nll(deepsup, &self.labels) * self.recipe.deep_sup_scale,
-            None => main,
-        };
-        sum / self.valid
+        let (main, deepsup) = (&logits.main, logits.deepsup.as_ref());
+        summed_nll_of_heads(main, deepsup, self.recipe.deep_sup_scale, &self.labels) / self.valid
     }
 }
 

@@ -75,7 +75,7 @@ fn first_good(dir: &Path, steps: impl Iterator<Item = u64>) -> Result<Option<Fou
 }
 
 /// Reads every byte of the checkpoint at `path` and says whether they are those that were written.
-fn check(path: &Path) -> Result<State, CheckpointError> {
+pub fn check(path: &Path) -> Result<State, CheckpointError> {
     let state = read_state(path)?;
     for (name, seal) in [(MODEL_FILE, &state.model), (OPTIMIZER_FILE, &state.optimizer)] {
         let path = path.join(name);

@@ -23,7 +23,7 @@ mod state;
 mod tensors;
 
 pub use aside::{set_aside, set_aside_after};
-pub use load::{Found, Loaded, best, exists, load, newest};
+pub use load::{Found, Loaded, best, check, exists, load, newest};
 pub use lock::{Lock, LockError};
 pub use prune::keep;
 pub use resume::{Disagreement, disagreements};

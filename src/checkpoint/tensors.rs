@@ -1,10 +1,10 @@
 //! Named tensors to and from the bytes of a safetensors file (<https://github.com/huggingface/safetensors>).
 
 use super::CheckpointError;
-use safetensors::{Dtype, SafeTensors};
+use crate::model::weights;
 use serde_json::{Map, json};
 use std::path::Path;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Tensors copied to host memory, laid out as in their file, in memory that the next copy uses again.
 #[derive(Default)]
@@ -24,8 +24,8 @@ impl Snapshot {
         for (name, tensor) in &order {
             let start = end;
             end += bytes_of(tensor);
-            let dtype =
-                dtype_of(tensor.kind()).ok_or_else(|| failed(name, format!("{:?} cannot be stored", tensor.kind())))?;
+            let dtype = weights::dtype(tensor.kind())
+                .ok_or_else(|| failed(name, format!("{:?} cannot be stored", tensor.kind())))?;
             header.insert(name.clone(), json!({"dtype": dtype, "shape": tensor.size(), "data_offsets": [start, end]}));
         }
         self.header = framed(&serde_json::Value::Object(header).to_string());
@@ -58,18 +58,7 @@ fn framed(header: &str) -> Vec<u8> {
 
 /// Rebuilds the tensors of a safetensors file on the CPU, in the file's order.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<(String, Tensor)>, CheckpointError> {
-    let damaged = |error| CheckpointError::damaged(path, error);
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    let rebuild = |name: String| {
-        let view = file.tensor(&name).map_err(damaged)?;
-        let kind =
-            kind_of(view.dtype()).ok_or_else(|| failed(&name, format!("{:?} is not supported", view.dtype())))?;
-        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind).map_err(|error| failed(&name, error))?;
-        Ok((name, tensor))
-    };
-    metadata.offset_keys().into_iter().map(rebuild).collect()
+    weights::read_safetensors(bytes).map_err(|cause| CheckpointError::damaged(path, cause))
 }
 
 fn bytes_of(tensor: &Tensor) -> usize {
@@ -80,31 +69,24 @@ fn failed(name: &str, cause: impl ToString) -> CheckpointError {
     CheckpointError::Tensor { name: name.to_string(), cause: cause.to_string() }
 }
 
-const KINDS: [(Kind, Dtype); 10] = [
-    (Kind::Float, Dtype::F32),
-    (Kind::Double, Dtype::F64),
-    (Kind::Half, Dtype::F16),
-    (Kind::BFloat16, Dtype::BF16),
-    (Kind::Int64, Dtype::I64),
-    (Kind::Int, Dtype::I32),
-    (Kind::Int16, Dtype::I16),
-    (Kind::Int8, Dtype::I8),
-    (Kind::Uint8, Dtype::U8),
-    (Kind::Bool, Dtype::BOOL),
-];
-
-fn dtype_of(kind: Kind) -> Option<Dtype> {
-    KINDS.iter().find(|(known, _)| *known == kind).map(|(_, dtype)| *dtype)
-}
-
-fn kind_of(dtype: Dtype) -> Option<Kind> {
-    KINDS.iter().find(|(_, known)| *known == dtype).map(|(kind, _)| *kind)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use tch::Kind;
+
+    const KINDS: [Kind; 10] = [
+        Kind::Float,
+        Kind::Double,
+        Kind::Half,
+        Kind::BFloat16,
+        Kind::Int64,
+        Kind::Int,
+        Kind::Int16,
+        Kind::Int8,
+        Kind::Uint8,
+        Kind::Bool,
+    ];
 
     fn file_of(tensors: &[(String, Tensor)]) -> Vec<u8> {
         let mut snapshot = Snapshot::default();
@@ -116,7 +98,7 @@ mod tests {
     fn every_kind_and_layout_comes_back_bit_for_bit() {
         let mut tensors: Vec<(String, Tensor)> = KINDS
             .iter()
-            .map(|(kind, _)| {
+            .map(|kind| {
                 (format!("{kind:?}"), (Tensor::arange(6, (Kind::Float, tch::Device::Cpu)) - 2.5).to_kind(*kind))
             })
             .collect();

@@ -1,7 +1,7 @@
 //! One function a verb: sections of the configuration out, exit code back.
 
 use super::args::{self, Bench, ConfigArgs, ConvertArgs, EvalArgs, PackArgs, PredictArgs, TrainArgs, Verb};
-use crate::comm::{Comm, agree, mpi};
+use crate::comm::{Comm, agree};
 use crate::config::{self, Config};
 use crate::data::layout::Layout;
 use crate::eval::{self, EvalJob};
@@ -53,7 +53,7 @@ pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Co
         Verb::Config { config, .. } => show_config(&config)?,
         Verb::Doctor { json } => {
             let folder = std::env::current_dir().context("the working folder is not there")?;
-            return doctor::run(&**comm, mpi::library_version(), &folder, json);
+            return doctor::run(&**comm, &folder, json);
         }
         Verb::Bench { what, config, json } => bench(what, &config, json, comm)?,
     }

@@ -121,6 +121,14 @@ pub fn local_place(comm: &dyn Comm) -> Result<(usize, usize), CommError> {
     Ok((hosts[..comm.rank()].iter().filter(same).count(), hosts.iter().filter(same).count()))
 }
 
+/// The cores that this process may run on; launchers bind ranks to some of the host's.
+pub fn cores() -> Vec<usize> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect(),
+        Err(_) => vec![0],
+    }
+}
+
 /// The name of this machine.
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -5,12 +5,19 @@ use super::assemble::Assembler;
 use super::batch::HostBatch;
 use super::order::Order;
 use super::source::{DataError, Source};
+use crate::comm;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
+
+/// As many threads as wished for, but no more than this process has cores; 0 wishes for all of them.
+pub fn granted(threads: usize) -> usize {
+    let cores = comm::cores().len();
+    if threads == 0 { cores } else { threads.min(cores) }
+}
 
 /// Which part of each global batch this rank runs.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +75,7 @@ impl Loader {
         start: u64,
         threads: usize,
     ) -> Result<Loader, DataError> {
-        let threads = if threads == 0 { cores() } else { threads.min(cores()) };
+        let threads = granted(threads);
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("loader {i}"))
@@ -133,9 +140,4 @@ impl Shared {
         }
         Ok(batch)
     }
-}
-
-/// Cores in this process's affinity mask: `mpirun` may bind a rank to one.
-pub fn cores() -> usize {
-    rustix::thread::sched_getaffinity(None).map_or(1, |mask| mask.count().max(1) as usize)
 }

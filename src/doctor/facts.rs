@@ -38,19 +38,19 @@ pub struct Facts {
 
 impl Facts {
     /// Looks around; asks no other rank.
-    pub fn collect(mpi: Option<String>, folder: &Path) -> Facts {
+    pub fn collect(folder: &Path) -> Facts {
         crate::torch::load_cuda();
         Facts {
             host: comm::hostname(),
             program: program(),
             libtorch: machine::loaded_library("libtorch_cpu.so"),
-            mpi,
+            mpi: comm::mpi::library_version(),
             launcher: launcher(|name| std::env::var(name).ok()),
             launched: number("OMPI_COMM_WORLD_SIZE")
                 .or_else(|| number("SLURM_STEP_NUM_TASKS"))
                 .or_else(|| number("PMI_SIZE")),
             container: machine::container(),
-            cores: machine::allowed_cores(),
+            cores: comm::cores(),
             host_cores: machine::host_cores(),
             omp_threads: number("OMP_NUM_THREADS"),
             gpus: usize::try_from(tch::Cuda::device_count()).unwrap_or(0),

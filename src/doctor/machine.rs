@@ -1,7 +1,6 @@
 //! What Linux tells about this host: cores, memory, libraries, mounts. Whatever cannot be read is `None` or empty.
 
 use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CpuSet, sched_getaffinity};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
@@ -44,12 +43,6 @@ fn kind_of(mountinfo: &str, folder: &Path) -> Option<String> {
 pub fn file_system_bytes(path: &Path) -> Option<(u64, u64)> {
     let stat = rustix::fs::statvfs(path).ok()?;
     Some((stat.f_blocks.saturating_mul(stat.f_frsize), stat.f_bavail.saturating_mul(stat.f_frsize)))
-}
-
-/// The cores that this process may run on.
-pub fn allowed_cores() -> Vec<usize> {
-    sched_getaffinity(None)
-        .map_or_else(|_| Vec::new(), |set| (0..CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect())
 }
 
 /// All cores of the host, whatever this process may use.
@@ -106,6 +99,7 @@ pub fn names_in(folder: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::comm;
 
     #[test]
     fn the_innermost_mount_holds_a_folder() {
@@ -122,7 +116,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_cores_and_memory() {
-        assert!(!allowed_cores().is_empty() && allowed_cores().len() <= host_cores());
+        assert!(!comm::cores().is_empty() && comm::cores().len() <= host_cores());
         assert!(memory_bytes().unwrap() > 1 << 20);
         assert!(Mount::of(Path::new(".")).is_some());
     }

@@ -27,10 +27,10 @@ struct Report<'a> {
 
 /// Examines this job's ranks; rank 0 prints. A collective.
 ///
-/// `folder` stands for the data and the run: its file system is examined. `mpi` is the MPI library's version.
+/// `folder` stands for the data and the run: its file system is examined.
 /// Returns the exit code: 0, or 1 where training is impossible.
-pub fn run(comm: &dyn Comm, mpi: Option<String>, folder: &Path, json: bool) -> anyhow::Result<u8> {
-    let mine = serde_json::to_vec(&Facts::collect(mpi, folder))?;
+pub fn run(comm: &dyn Comm, folder: &Path, json: bool) -> anyhow::Result<u8> {
+    let mine = serde_json::to_vec(&Facts::collect(folder))?;
     let ranks =
         comm.gather(&mine)?.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<Vec<Facts>, _>>()?;
     let measured = probe::measure(comm, folder, &probe::SIZES)?;

@@ -139,24 +139,8 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
 
 /// Names and colours: the data set's, else those kept with the weights, else ADE20K's or generated ones.
 fn classes(source: &Source, origin: &Origin, count: usize) -> Classes {
-    let names = source.class_names().or((!origin.names.is_empty()).then_some(origin.names.as_slice()));
-    let palette = source.palette().or((!origin.palette.is_empty()).then_some(origin.palette.as_slice()));
-    Classes::new(count, names, palette)
-}
-
-/// Evaluates `network` on `source`, on all ranks; the same result on each. A collective.
-pub fn evaluate(
-    network: &Network,
-    source: &Source,
-    dataset: &DatasetConfig,
-    val: &ValConfig,
-    comm: &dyn Comm,
-    device: Device,
-) -> anyhow::Result<Outcome> {
-    let classes = Classes::new(dataset.num_class, source.class_names(), source.palette());
-    let evaluation =
-        Evaluation { network, source, dataset, val, device, classes: &classes, overlays: None, progress: false };
-    evaluation.run(comm)
+    let names = source.class_names().unwrap_or(&origin.names);
+    Classes::new(count, Some(names), Some(source.palette().unwrap_or(&origin.palette)))
 }
 
 /// Which pictures are drawn, and where to.

@@ -79,10 +79,7 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
     if comm.is_root() {
         eprintln!("weights: {origin}");
     }
-    let given = |list: bool| list.then_some(());
-    let names = given(!origin.names.is_empty()).map(|()| origin.names.as_slice());
-    let palette = given(!origin.palette.is_empty()).map(|()| origin.palette.as_slice());
-    let classes = Classes::new(job.dataset.num_class, names, palette);
+    let classes = Classes::new(job.dataset.num_class, Some(&origin.names), Some(&origin.palette));
     let scorer = Scorer::new(&network, job.dataset, job.val, job.device);
     let predictor = Predictor { job, scorer, classes, weights: origin.text };
     let mine: Vec<&PathBuf> = images.iter().skip(comm.rank()).step_by(comm.size()).collect();

@@ -28,6 +28,13 @@ pub struct DistConfig {
     pub check_replicas: u64,
 }
 
+impl DistConfig {
+    /// `bucket_mb` in bytes.
+    pub fn bucket_bytes(&self) -> usize {
+        (self.bucket_mb * 1_048_576.0) as usize
+    }
+}
+
 /// DIST.transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

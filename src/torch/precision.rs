@@ -4,8 +4,9 @@ use super::TorchError;
 use super::ffi;
 use tch::{Device, Kind};
 
-/// Runs `body` under autocast to `kind` (`BFloat16` or `Half`) on `device`. tch's own works on CUDA alone.
-pub fn autocast<T>(device: Device, kind: Kind, body: impl FnOnce() -> T) -> Result<T, TorchError> {
+/// Runs `body` under autocast to `kind` (`BFloat16` or `Half`) on `device`, or as it is without one. tch's own autocast
+/// works on CUDA alone.
+pub fn autocast<T>(device: Device, kind: Option<Kind>, body: impl FnOnce() -> T) -> Result<T, TorchError> {
     /// Leaves autocast when `body` panics, too.
     struct Entered(i32);
     impl Drop for Entered {
@@ -14,6 +15,7 @@ pub fn autocast<T>(device: Device, kind: Kind, body: impl FnOnce() -> T) -> Resu
             let _ = ffi::check(unsafe { ffi::segdist_autocast_exit(self.0) });
         }
     }
+    let Some(kind) = kind else { return Ok(body()) };
     let cuda = i32::from(device.is_cuda());
     // c10::ScalarType's numbers.
     let scalar = if kind == Kind::Half { 5 } else { 15 };

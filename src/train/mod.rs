@@ -242,7 +242,7 @@ impl Run<'_> {
         };
         let outcome = evaluation.run(&*self.comm)?;
         if let Some(recorder) = &mut self.recorder {
-            recorder.evaluated(self.trainer.step, &outcome)?;
+            recorder.evaluated(self.trainer.step, &outcome);
         }
         Ok(())
     }

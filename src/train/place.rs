@@ -39,17 +39,9 @@ impl Place {
 
 /// OMP_NUM_THREADS where it is set; else this process's cores, divided among the ranks that have the same ones.
 fn threads(comm: &dyn Comm) -> anyhow::Result<usize> {
-    let cores = cores();
+    let cores = comm::cores();
     let mine = format!("{} {cores:?}", comm::hostname());
     let sharers = comm.gather(mine.as_bytes())?.iter().filter(|other| other.as_slice() == mine.as_bytes()).count();
     let wished = std::env::var("OMP_NUM_THREADS").ok().and_then(|text| text.parse().ok()).filter(|&count| count > 0);
     Ok(wished.unwrap_or((cores.len() / sharers).max(1)))
-}
-
-/// The cores that this process may run on (launchers bind ranks to some of them).
-fn cores() -> Vec<usize> {
-    match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect(),
-        Err(_) => vec![0],
-    }
 }

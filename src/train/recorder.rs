@@ -110,10 +110,10 @@ impl Recorder {
     }
 
     /// Shows an evaluation; logs it and keeps its score for CHECKPOINT.keep_best, unless that was done before.
-    pub fn evaluated(&mut self, step: u64, outcome: &eval::Outcome) -> anyhow::Result<()> {
+    pub fn evaluated(&mut self, step: u64, outcome: &eval::Outcome) {
         self.progress.print(&outcome.table());
         if self.has_score(step) {
-            return Ok(());
+            return;
         }
         self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
         self.log(
@@ -126,7 +126,6 @@ impl Recorder {
             }),
         );
         self.show(step, outcome);
-        Ok(())
     }
 
     /// The evaluation for people: TensorBoard, tables and pictures beside the history.
@@ -208,11 +207,7 @@ impl Recorder {
     pub fn finished(&mut self, step: u64) -> anyhow::Result<()> {
         self.progress.finish();
         self.log("finished", step, json!({}));
-        self.history.sync()?;
-        if let Err(cause) = run_curve::draw(&self.dir) {
-            log::warn!("{}: the curve is not drawn: {cause:#}", self.dir.display());
-        }
-        Ok(())
+        Ok(self.history.sync()?)
     }
 
     /// A history that cannot be written is no reason to lose the run.

@@ -43,8 +43,6 @@ pub struct Beginning {
     pub checkpoint: Option<PathBuf>,
 }
 
-const MIB: f64 = 1024.0 * 1024.0;
-
 /// A network, its parameters' memory, and what updates them.
 pub struct Parts {
     pub network: Network,
@@ -86,7 +84,7 @@ fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
             }
             Ok(None)
         }
-        Resume::From(path) => Ok(Some((path.clone(), checkpoint::load(path).map_err(BadInput::new)?.state))),
+        Resume::From(path) => Ok(Some((path.clone(), checkpoint::check(path).map_err(BadInput::new)?))),
         Resume::Auto => {
             let Some(found) = checkpoint::newest(job.dir).map_err(BadInput::new)? else { return Ok(None) };
             for warning in &found.warnings {
@@ -172,7 +170,7 @@ pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -
     if job.train.channels_last {
         optim::to_channels_last(&network.store);
     }
-    let flat = Flat::new(&network.store, (job.dist.bucket_mb * MIB) as usize);
+    let flat = Flat::new(&network.store, job.dist.bucket_bytes());
     let mut optimizer = Optimizer::new(&flat, job.train);
     agree::from_root(comm, || {
         match &beginning.checkpoint {
@@ -186,7 +184,9 @@ pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -
         Ok(Vec::new())
     })?;
     replicas::broadcast(comm, network.store.entries.iter().map(|entry| &entry.tensor))?;
-    replicas::broadcast(comm, optimizer.state().iter().map(|(_, tensor)| tensor))?;
+    if beginning.checkpoint.is_some() {
+        replicas::broadcast(comm, optimizer.state().iter().map(|(_, tensor)| tensor))?;
+    }
     optimizer.set_updates(beginning.updates);
     Ok(Parts { network, flat, optimizer })
 }
@@ -267,7 +267,6 @@ pub fn trainer(
         device: place.device,
         step: beginning.step,
         copying: None,
-        micro_batches: beginning.global_batch.div_ceil(train.batch_size_per_gpu),
     })
 }
 

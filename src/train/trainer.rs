@@ -9,9 +9,9 @@ use crate::loss;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{BnRunning, Network, Pass};
 use crate::optim::Optimizer;
-use crate::schedule::{Amp, LossNorm, TrainConfig, poly};
+use crate::schedule::{LossNorm, TrainConfig, poly};
 use crate::sync::buckets::{Reduced, Reducer};
-use crate::torch::{TorchError, memory, precision};
+use crate::torch::{memory, precision};
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -40,8 +40,6 @@ pub struct Trainer {
     pub step: u64,
     /// A checkpoint that still copies what the next update will change.
     pub copying: Option<Copying>,
-    /// Micro-batches in a global batch, for TRAIN.loss_norm per_rank.
-    pub micro_batches: usize,
 }
 
 /// What an update did.
@@ -66,7 +64,7 @@ pub struct Update {
     pub data_s: f64,
     /// Seconds waited for other ranks after backward.
     pub comm_s: f64,
-    /// Seconds from the last update to this one.
+    /// Seconds from the wait for its data to the update.
     pub step_s: f64,
     /// Samples of this rank, for the message when something is wrong with them.
     pub samples: Vec<u32>,
@@ -145,26 +143,16 @@ impl Trainer {
         let first = part.as_ref().map_or(0, |part| part.first as u64);
         let key = DropoutKey { seed: self.recipe.seed, step: self.step, first };
         let pass = Pass { train, norm: &*self.norm, dropout: train.then_some(key), deep_supervision: true };
-        let logits = self.autocast(|| self.network.forward(&images, &pass))?;
+        // The loss is taken in f32 whatever TRAIN.amp says.
+        let logits = precision::autocast(self.device, self.recipe.amp.kind(), || self.network.forward(&images, &pass))?;
         if part.is_none() {
             let nothing =
                 logits.main.sum(Kind::Float) + logits.deepsup.map_or(0.0.into(), |deepsup| deepsup.sum(Kind::Float));
             return Ok(Some(Sums { nll: nothing, correct: Tensor::from(0i64) }));
         }
-        let main = loss::summed_nll(&logits.main, &labels);
-        let nll = match &logits.deepsup {
-            Some(deepsup) => main + loss::summed_nll(deepsup, &labels) * self.recipe.deep_sup_scale,
-            None => main,
-        };
+        let (main, deepsup) = (&logits.main, logits.deepsup.as_ref());
+        let nll = loss::summed_nll_of_heads(main, deepsup, self.recipe.deep_sup_scale, &labels);
         Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &labels) }))
-    }
-
-    /// Runs `body` in the precision of TRAIN.amp; the loss is taken in f32 either way.
-    fn autocast<T>(&self, body: impl FnOnce() -> T) -> Result<T, TorchError> {
-        match self.recipe.amp {
-            Amp::Off => Ok(body()),
-            Amp::Bf16 => precision::autocast(self.device, Kind::BFloat16, body),
-        }
     }
 
     /// Gradients of Σ nll ÷ labelled pixels, added to those that are there.
@@ -173,7 +161,7 @@ impl Trainer {
         let own = part.as_ref().map_or(0, |part| part.valid);
         let divisor = match self.recipe.loss_norm {
             LossNorm::Global => totals.valid as f64,
-            LossNorm::PerRank => own as f64 * self.micro_batches as f64,
+            LossNorm::PerRank => own as f64 * self.recipe.micro_batches() as f64,
         };
         let loss = sums.nll / divisor.max(1.0);
         loss.f_backward()?;

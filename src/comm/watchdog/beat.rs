@@ -1,6 +1,6 @@
 //! Heartbeats on the wire: 64 bytes each over TCP, recognised by the job's token.
 
-use crate::comm::{Comm, CommError};
+use crate::comm::{self, Comm, CommError};
 use serde::{Deserialize, Serialize};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -70,7 +70,7 @@ impl Post {
         let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut token));
         let failed = |cause: String| CommError::Failed { call: "watchdog", rank: comm.rank(), cause };
         random.map_err(|cause| failed(format!("/dev/urandom: {cause}")))?;
-        let own = Post { host: host(), pid: std::process::id(), token, addresses: addresses(), port };
+        let own = Post { host: comm::hostname(), pid: std::process::id(), token, addresses: addresses(), port };
         let bytes = serde_json::to_vec(&own).map_err(|cause| failed(cause.to_string()))?;
         let parse = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(|cause| failed(cause.to_string()));
         comm.gather(&bytes)?.iter().map(parse).collect()
@@ -85,10 +85,6 @@ impl Post {
         stream.set_nonblocking(true).ok()?;
         Some(stream)
     }
-}
-
-fn host() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
 }
 
 /// This host's own IPv4 addresses but the loopback's, as the kernel's routing table lists them.

@@ -19,7 +19,7 @@ use tch::Tensor;
 pub use initialize::{initialize, named, pretrained_file};
 pub use load::{Part, Report, load_file, load_into};
 pub use pth_writer::write_pth;
-pub use safetensors::write_safetensors;
+pub use safetensors::{dtype, read as read_safetensors, write_safetensors};
 
 /// Files larger than this are refused before anything is allocated; the largest network here takes 0.6 GB.
 const MAX_FILE: u64 = 16 << 30;

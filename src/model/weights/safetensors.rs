@@ -20,6 +20,11 @@ const DTYPES: [(Dtype, Kind); 10] = [
     (Dtype::BOOL, Kind::Bool),
 ];
 
+/// safetensors' name of a tensor's type, if it has one.
+pub fn dtype(kind: Kind) -> Option<Dtype> {
+    DTYPES.iter().find(|(_, known)| *known == kind).map(|&(dtype, _)| dtype)
+}
+
 /// Whether `input` starts as a safetensors file does: the header's length, then JSON.
 pub fn is_safetensors(input: &[u8]) -> bool {
     let length = input.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
@@ -28,10 +33,11 @@ pub fn is_safetensors(input: &[u8]) -> bool {
 
 /// The named tensors of a safetensors file, in the order of their bytes.
 pub fn read(input: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
-    let file = SafeTensors::deserialize(input).map_err(|problem| format!("its header is damaged: {problem}"))?;
-    let mut views: Vec<_> = file.iter().collect();
-    views.sort_by_key(|(_, view)| view.data().as_ptr());
-    let tensors = views.into_iter().map(|(name, view)| {
+    let damaged = |problem| format!("its header is damaged: {problem}");
+    let (_, metadata) = SafeTensors::read_metadata(input).map_err(damaged)?;
+    let file = SafeTensors::deserialize(input).map_err(damaged)?;
+    let tensors = metadata.offset_keys().into_iter().map(|name| {
+        let view = file.tensor(&name).map_err(damaged)?;
         let kind = DTYPES.iter().find(|(dtype, _)| *dtype == view.dtype()).map(|&(_, kind)| kind);
         let kind = kind.ok_or_else(|| format!("{name} is of the unsupported type {:?}", view.dtype()))?;
         let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
@@ -39,7 +45,7 @@ pub fn read(input: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
         let read_as = if kind == Kind::Bool { Kind::Uint8 } else { kind };
         let tensor =
             Tensor::f_from_data_size(view.data(), &shape, read_as).map_err(|problem| format!("{name}: {problem}"))?;
-        Ok((name.to_string(), if kind == Kind::Bool { tensor.ne(0) } else { tensor }))
+        Ok((name, if kind == Kind::Bool { tensor.ne(0) } else { tensor }))
     });
     tensors.collect()
 }
@@ -69,7 +75,7 @@ impl View for Outgoing {
 /// Writes named tensors as a safetensors file. Making it durable is the caller's.
 pub fn write_safetensors(tensors: &[(String, Tensor)], out: &mut impl Write) -> io::Result<()> {
     let outgoing = tensors.iter().map(|(name, tensor)| {
-        let dtype = DTYPES.iter().find(|(_, kind)| *kind == tensor.kind()).map(|&(dtype, _)| dtype);
+        let dtype = dtype(tensor.kind());
         let dtype = dtype.ok_or_else(|| io::Error::other(format!("{name}: safetensors has no {:?}", tensor.kind())))?;
         let shape = tensor.size().iter().map(|&size| size as usize).collect();
         let bytes = super::bytes(tensor).map_err(io::Error::other)?;

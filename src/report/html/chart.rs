@@ -1,5 +1,6 @@
 //! A line chart as SVG: no script, a hover text on every point, colours from the page's style.
 
+use crate::report::axis::Axis;
 use std::fmt::Write;
 
 /// Drawing area in user units; the page scales it to its own width.
@@ -26,8 +27,9 @@ pub fn figure(title: &str, lines: &[Line]) -> String {
     if points().next().is_none() {
         return String::new();
     }
-    let x_axis = Axis::over(points().map(|point| point.0), FRAME.0, SIZE.0 - FRAME.2);
-    let y_axis = Axis::over(points().map(|point| point.1), SIZE.1 - FRAME.3, FRAME.1);
+    let axis = |values: Vec<f64>, from: f64, to: f64| Axis::over(values, 1e-6, 5.0, (from, to));
+    let x_axis = axis(points().map(|point| point.0).collect(), FRAME.0, SIZE.0 - FRAME.2);
+    let y_axis = axis(points().map(|point| point.1).collect(), SIZE.1 - FRAME.3, FRAME.1);
     let (width, height) = SIZE;
     let title = super::escape(title);
     let mut svg = format!(
@@ -93,45 +95,6 @@ fn number(value: f64) -> String {
         format!("{value:.digits$}")
     } else {
         format!("{value:.3e}")
-    }
-}
-
-/// A range of values, the coordinates it is drawn over, and the distance of round numbers in it.
-struct Axis {
-    low: f64,
-    high: f64,
-    step: f64,
-    from: f64,
-    to: f64,
-}
-
-impl Axis {
-    fn over(values: impl Iterator<Item = f64>, from: f64, to: f64) -> Axis {
-        let (mut low, mut high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
-        if high - low <= low.abs() * 1e-9 {
-            (low, high) = (low - 0.5 * low.abs().max(1e-6), high + 0.5 * high.abs().max(1e-6));
-        }
-        let least = (high - low) / 5.0;
-        let power = 10f64.powf(least.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| *step >= least);
-        Axis { low, high, step: step.unwrap_or(10.0 * power), from, to }
-    }
-
-    fn place(&self, value: f64) -> f64 {
-        self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
-    }
-
-    fn ticks(&self) -> impl Iterator<Item = f64> {
-        let first = (self.low / self.step).ceil();
-        (0..12).map(move |at| (first + f64::from(at)) * self.step).take_while(|tick| *tick <= self.high)
-    }
-
-    fn label(&self, tick: f64) -> String {
-        if self.step >= 1e5 || self.step < 1e-5 {
-            return format!("{tick:.1e}");
-        }
-        let digits = (-self.step.log10().floor()).max(0.0) as usize;
-        format!("{tick:.digits$}")
     }
 }
 
