@@ -1,6 +1,9 @@
 //! The two kinds of failure a user meets: something to mend in what was given (exit code 2), and everything else (1).
+//! And one for tests: a process that dies at a place of their choice.
 
 use std::fmt::Display;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A failure that lies in what the user gave: usage, configuration or input data. The process ends with code 2.
 ///
@@ -40,4 +43,21 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         return agreed.code;
     }
     if error.chain().any(|cause| cause.is::<BadInput>()) { 2 } else { 1 }
+}
+
+/// A place where a test may have the process killed: `SEGDIST_FAULT=forward:3` in the environment does it at the third
+/// call with the name `forward`.
+pub fn point(name: &str) {
+    static WISH: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let wish = WISH.get_or_init(|| {
+        let wish = std::env::var("SEGDIST_FAULT").ok()?;
+        let (name, call) = wish.split_once(':')?;
+        Some((name.to_owned(), call.parse().ok()?))
+    });
+    let Some((_, call)) = wish.as_ref().filter(|(wished, _)| wished == name) else { return };
+    if CALLS.fetch_add(1, Ordering::Relaxed) + 1 == *call {
+        // The signal that leaves no time for any clean-up; it cannot fail towards oneself.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
 }

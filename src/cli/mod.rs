@@ -52,7 +52,7 @@ fn run(line: CommandLine, stop: Option<StopRequest>, session: Option<mpi::Sessio
     };
     drop(comm);
     if let Some(session) = session {
-        session.finish();
+        session.finish(code);
     }
     ExitCode::from(code)
 }

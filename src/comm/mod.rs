@@ -1,13 +1,14 @@
 //! Ranks and the few collective operations that everything above is built from.
 //!
 //! [`Comm`] is the whole interface: modules above never learn whether the ranks are one process ([`Solo`]),
-//! threads of a test ([`threads`]) or MPI processes ([`mpi`], the only file that names MPI).
+//! threads of a test ([`threads`]) or MPI processes ([`mpi`], which alone names MPI).
 //! Every operation is a collective: all ranks call it in the same order, or the job is wrong.
 
 pub mod agree;
 pub mod handshake;
 pub mod mpi;
 pub mod threads;
+mod ulfm;
 pub mod watchdog;
 
 use std::sync::Arc;
@@ -25,14 +26,17 @@ pub enum CommError {
         /// What the library says.
         cause: String,
     },
-    /// Another rank is gone or has given up.
-    #[error("rank {rank}: another rank has left the job during {call}")]
-    Left {
-        /// What was waited for.
+    /// Another rank has died, in a group that outlives it: the way on is [`Comm::shrink`].
+    #[error("another rank has died during {call} ({cause})")]
+    Died {
+        /// The library's function.
         call: &'static str,
-        /// The rank that reports it.
-        rank: usize,
+        /// What the library says.
+        cause: String,
     },
+    /// Another rank could not finish what was voted on; the way on is [`Comm::shrink`].
+    #[error("another rank has died, and a living one could not finish its part")]
+    Outvoted,
 }
 
 /// A group of ranks that call the same operations in the same order.
@@ -58,6 +62,24 @@ pub trait Comm: Send + Sync {
     fn barrier(&self) -> Result<(), CommError>;
     /// A second channel among the same ranks, whose operations never mix with this one's.
     fn duplicate(&self) -> Result<Arc<dyn Comm>, CommError>;
+    /// From now on this group, and those duplicated from it later, outlive the death of ranks; the reason where they
+    /// cannot. To be called by every rank.
+    fn survive(&self) -> Result<(), String> {
+        match self.size() {
+            1 => Ok(()),
+            _ => Err("these ranks share one process".into()),
+        }
+    }
+    /// Whether every living rank says yes, the same answer on all of them, whoever dies meanwhile. In a group that does
+    /// not survive a death nobody is asked: who still lives says yes.
+    fn vote(&self, yes: bool) -> Result<bool, CommError> {
+        Ok(yes)
+    }
+    /// Leaves out the ranks that have died; the others keep their order. Duplicates made before are of no use any more,
+    /// and no thread may be in one of their operations.
+    fn shrink(&self) -> Result<(), CommError> {
+        Err(CommError::Failed { call: "shrink", rank: self.rank(), cause: "nothing here outlives a death".into() })
+    }
     /// Ends the whole job at once, every rank, with this exit code.
     fn abort(&self, code: i32) -> !;
 

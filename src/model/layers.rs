@@ -2,6 +2,7 @@
 
 use super::path::Path;
 use super::{BnRunning, Pass, dropout};
+use crate::comm::CommError;
 use std::cell::{Cell, RefCell};
 use tch::{Device, Kind, Tensor};
 
@@ -247,6 +248,12 @@ fn assign(target: &Tensor, value: &Tensor) {
 pub trait Normalize {
     /// Normalises `input` (n, channels, h, w), scales and shifts it, and records mean and unbiased variance.
     fn batch_norm(&self, layer: &BatchNorm2d, input: &Tensor) -> Tensor;
+
+    /// Why the other ranks could not be reached since the last call, in forward or backward. From then on results are of
+    /// the right shape and mean nothing.
+    fn failure(&self) -> Option<CommError> {
+        None
+    }
 }
 
 /// Batch norm over this rank's batch.

@@ -9,28 +9,51 @@
 //! A rank without images takes part with an empty batch, (0, channels, h, w).
 
 use crate::comm::{Comm, CommError};
+use crate::fault;
 use crate::model::BnVariance;
 use crate::model::layers::{BatchNorm2d, Local, Normalize};
 use crate::torch::{TorchError, autograd, fused};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::{Kind, Tensor};
 
 /// Synchronized batch norm over the ranks of its own communicator.
 pub struct SyncBatchNorm {
     comm: Arc<dyn Comm>,
     variance: BnVariance,
+    failure: Arc<Failure>,
+}
+
+/// The first failure to reach the others; nobody is asked again after it.
+#[derive(Default)]
+struct Failure(Mutex<Option<CommError>>);
+
+impl Failure {
+    fn lock(&self) -> MutexGuard<'_, Option<CommError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a failure between ranks, for the trainer to act on; the text is for libtorch.
+    fn note(&self, error: SyncError) -> String {
+        let text = error.to_string();
+        if let SyncError::Comm(error) = error {
+            self.lock().get_or_insert(error);
+        }
+        text
+    }
 }
 
 impl SyncBatchNorm {
     /// `comm` must be used by nothing else: backward communicates on autograd's thread.
     pub fn new(comm: Arc<dyn Comm>, variance: BnVariance) -> Self {
-        SyncBatchNorm { comm, variance }
+        SyncBatchNorm { comm, variance, failure: Arc::default() }
     }
 
     fn normalize(&self, layer: &BatchNorm2d, input: &Tensor) -> Result<Tensor, SyncError> {
+        fault::point("batch_norm");
         let (output, backward) = tch::no_grad(|| self.forward(layer, input))?;
+        let failure = self.failure.clone();
         autograd::attach_backward(&output, &[input, &layer.weight, &layer.bias], move |dy| {
-            backward.run(&dy).map_err(|error| error.to_string())
+            backward.run(&dy).map_err(|error| failure.note(error))
         })?;
         Ok(output)
     }
@@ -71,12 +94,26 @@ impl SyncBatchNorm {
 
 impl Normalize for SyncBatchNorm {
     /// # Panics
-    /// When ranks cannot be reached, as tch's operations do when they fail.
+    /// When libtorch fails, as tch's operations do.
     fn batch_norm(&self, layer: &BatchNorm2d, input: &Tensor) -> Tensor {
         if self.comm.size() == 1 && self.variance == BnVariance::Offset {
             return Local.batch_norm(layer, input);
         }
-        self.normalize(layer, input).unwrap_or_else(|error| panic!("synchronized batch norm: {error}"))
+        if self.failure.lock().is_some() {
+            return input.shallow_clone();
+        }
+        match self.normalize(layer, input) {
+            Ok(output) => output,
+            Err(error @ SyncError::Comm(_)) => {
+                self.failure.note(error);
+                input.shallow_clone()
+            }
+            Err(error) => panic!("synchronized batch norm: {error}"),
+        }
+    }
+
+    fn failure(&self) -> Option<CommError> {
+        self.failure.lock().take()
     }
 }
 

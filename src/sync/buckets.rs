@@ -7,6 +7,7 @@
 use super::transfer::{Transfer, squared_norm};
 use super::{DistConfig, Wire};
 use crate::comm::{Comm, CommError};
+use crate::fault;
 use crate::optim::{Flat, Slot};
 use crate::torch::{TorchError, autograd};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -29,6 +30,7 @@ pub struct Reducer {
     slots: Vec<(Tensor, Tensor)>,
     buckets: Vec<Tensor>,
     progress: Arc<Mutex<Progress>>,
+    wire: Wire,
     worker: Option<Worker>,
 }
 
@@ -76,7 +78,25 @@ impl Reducer {
             collect(index, slot, &flat.gradients, progress.clone())?;
         }
         let slots = flat.slots.iter().map(|slot| (slot.parameter.shallow_clone(), slot.view(&flat.gradients)));
-        Ok(Reducer { slots: slots.collect(), buckets, progress, worker })
+        Ok(Reducer { slots: slots.collect(), buckets, progress, wire: config.wire, worker })
+    }
+
+    /// Ends the communication thread. What it was sending must be done, or fail.
+    pub fn disconnect(&mut self) {
+        lock(&self.progress).send = None;
+        if let Some(worker) = self.worker.take()
+            && worker.thread.join().is_err()
+        {
+            log::error!("the communication thread has panicked");
+        }
+    }
+
+    /// Goes on over `comm` after [`Reducer::disconnect`], with the step that was under way forgotten.
+    pub fn reconnect(&mut self, comm: Arc<dyn Comm>) {
+        let send;
+        (self.worker, send) = Worker::start(&self.buckets, comm, self.wire).unzip();
+        let mut progress = lock(&self.progress);
+        (progress.send, progress.next, progress.armed) = (send, 0, false);
     }
 
     /// Starts a step: the first gradient of each parameter replaces the old one, further ones are added to it.
@@ -124,14 +144,10 @@ impl Drop for Reducer {
                 log::error!("a gradient hook could not be removed: {error}");
             }
         }
-        let mut progress = lock(&self.progress);
-        progress.send = None;
         // Between steps the thread is idle and ends at once, and with it its communicator. In a step that failed it
         // may wait for ranks that never come.
-        if let Some(worker) = self.worker.take().filter(|_| progress.next == 0)
-            && worker.thread.join().is_err()
-        {
-            log::error!("the communication thread has panicked");
+        if lock(&self.progress).next == 0 {
+            self.disconnect();
         }
     }
 }
@@ -185,6 +201,7 @@ impl Worker {
         let mut transfers: Vec<Transfer> = buckets.iter().map(|bucket| Transfer::new(bucket, wire)).collect();
         let work = move || {
             for bucket in receive {
+                fault::point("gradients");
                 let result = tch::no_grad(|| transfers[bucket].sum(comm.as_ref()));
                 if report.send(result).is_err() {
                     return;

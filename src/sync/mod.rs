@@ -24,6 +24,8 @@ pub struct DistConfig {
     pub start_timeout_s: f64,
     /// Seconds without progress of a rank, later, after which the job ends.
     pub stall_timeout_s: f64,
+    /// Go on with the ranks that are left when one dies (Open MPI 5, under `mpirun --with-ft ulfm`).
+    pub elastic: bool,
     /// Steps between comparisons of all parameters over ranks; 0: never.
     pub check_replicas: u64,
 }
@@ -62,6 +64,7 @@ impl Default for DistConfig {
             share_gpu: false,
             start_timeout_s: 300.0,
             stall_timeout_s: 100.0,
+            elastic: false,
             check_replicas: 0,
         }
     }

@@ -3,19 +3,19 @@
 mod banner;
 mod place;
 mod recorder;
+mod regroup;
 mod start;
 mod trainer;
 
 pub use place::Place;
 pub use trainer::{Trainer, Update};
 
-use crate::checkpoint::{CheckpointConfig, Lock};
+use crate::checkpoint::{CheckpointConfig, Lock, Score, State};
 use crate::comm::watchdog::Watchdog;
 use crate::comm::{Comm, agree};
 use crate::data::DatasetConfig;
-use crate::data::source::Source;
 use crate::eval::{self, ValConfig};
-use crate::fault::Agreed;
+use crate::fault::{Agreed, BadInput};
 use crate::model::ModelConfig;
 use crate::report::{html::run::OVERLAYS, palette::Classes};
 use crate::schedule::{OnNonfinite, TrainConfig};
@@ -23,7 +23,9 @@ use crate::stop::StopRequest;
 use crate::sync::{DistConfig, replicas};
 use crate::torch::memory;
 use recorder::Recorder;
+use start::Data;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// About how many validation images are drawn at an evaluation.
@@ -79,81 +81,139 @@ pub enum Ended {
 pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     memory::keep_freed_memory();
     let stop = job.stop.clone().with_limit(job.train.max_minutes);
-    let mut lock: Option<Lock> = None;
-    let beginning = start::begin(job, &**comm, &mut lock)?;
-    let place = agree::agree(&**comm, Place::find(&**comm, job.dist))?;
-    let data = agree::agree(&**comm, start::open_data(job, &beginning, &**comm))?;
-    let parts = start::build(job, &beginning, &place, &**comm)?;
-    start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
-    let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
-    let trainer = start::trainer(job, &beginning, &place, &data, parts, &**comm)?;
-    let state = start::state(job, &beginning, &data, comm.size());
-    let recorder = comm.is_root().then(|| Recorder::open(job, state, &banner)).transpose()?;
-    let (start_timeout, stall_timeout) = (job.dist.start_timeout_s, job.dist.stall_timeout_s);
-    let abort = {
-        let comm = comm.clone();
-        move |code| comm.abort(code)
-    };
-    let watchdog = Watchdog::start(&**comm, start_timeout, stall_timeout, abort)?;
-    let mut run =
-        Run { job, comm: comm.clone(), trainer, recorder, val: data.val, train: data.train, watchdog, skipped: 0 };
-    run.run_through(&stop)
+    let mut run = Run::start(job, comm)?;
+    loop {
+        match run.run_through(&stop) {
+            Err(error) if run.outlives(&error) => run.go_on_after(error)?,
+            ended => return ended,
+        }
+    }
 }
 
 /// A run under way.
 struct Run<'a> {
     job: &'a Job<'a>,
     comm: Arc<dyn Comm>,
+    /// Who takes part, by rank: number at the start, host and process.
+    members: Vec<String>,
+    /// This rank among them.
+    me: String,
+    place: Place,
+    data: Data,
     trainer: Trainer,
-    /// Rank 0's files and progress line.
+    /// What a checkpoint says besides tensors, the scores so far among it.
+    state: State,
+    /// Rank 0's lock on DIR, files and progress line.
+    lock: Option<Lock>,
     recorder: Option<Recorder>,
-    train: Arc<Source>,
-    val: Arc<Source>,
     watchdog: Watchdog,
+    /// The last update of this process.
+    last: Option<Rc<Update>>,
+    /// It was made, but what comes after it is not done.
+    unfinished: bool,
     /// Updates skipped in a row.
     skipped: u64,
+    /// The run was over before it began.
+    was_finished: bool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Wires the parts.
+    fn start(job: &'a Job<'a>, comm: &Arc<dyn Comm>) -> anyhow::Result<Run<'a>> {
+        if job.dist.elastic {
+            let able = comm.survive().map_err(|cause| BadInput(format!("DIST.elastic: {cause}")).into());
+            agree::agree(&**comm, able)?;
+        }
+        let mut lock = None;
+        let beginning = start::begin(job, &**comm, &mut lock)?;
+        let place = agree::agree(&**comm, Place::find(&**comm, job.dist))?;
+        let data = agree::agree(&**comm, start::open_data(job, &beginning, &**comm))?;
+        let parts = start::build(job, &beginning, &place, &**comm)?;
+        start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
+        let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
+        let trainer = start::trainer(job, &beginning, &place, &data, parts, comm)?;
+        let state = start::state(job, &beginning, &data, comm.size());
+        let recorder = comm.is_root().then(|| Recorder::open(job, state.step, state.global_batch)).transpose()?;
+        if let Some(recorder) = &recorder {
+            recorder.announce(&banner);
+        }
+        let me = regroup::name(&**comm);
+        Ok(Run {
+            members: regroup::gather(&**comm, &me)?,
+            me,
+            watchdog: start::watchdog(job, comm)?,
+            was_finished: state.scores.iter().any(|score| score.step == job.train.total_steps()),
+            comm: comm.clone(),
+            last: None,
+            unfinished: false,
+            skipped: 0,
+            job,
+            place,
+            data,
+            trainer,
+            state,
+            lock,
+            recorder,
+        })
+    }
+
     fn run_through(&mut self, stop: &StopRequest) -> anyhow::Result<Ended> {
         let total = self.job.train.total_steps();
-        while self.trainer.step < total {
-            self.watchdog.progress(self.trainer.step, "step");
-            let update = self.trainer.step(stop.requested().is_some())?;
-            self.watchdog.progress(self.trainer.step, "report");
-            self.check(&update)?;
-            self.report(&update)?;
-            let evaluated = self.is_due(self.job.val.every_epochs) && update.step < total;
-            if evaluated {
-                self.evaluate()?;
-            }
-            self.save_if_due(&update, total)?;
-            if update.stop && update.step < total {
-                self.finish_saving()?;
-                if self.comm.is_root() {
-                    log::info!("stopped on request at step {}: start again to continue", update.step);
+        while self.trainer.step < total || self.unfinished {
+            if !self.unfinished {
+                self.watchdog.progress(self.trainer.step, "step");
+                let update = self.trainer.step(stop.requested().is_some())?;
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.count(&update);
                 }
+                self.last = Some(Rc::new(update));
+                self.unfinished = true;
+            }
+            if self.follow_up(total)? == Some(Ended::Stopped) {
                 return Ok(Ended::Stopped);
             }
+            self.unfinished = false;
         }
-        self.finish_saving()?;
         self.finish()?;
         Ok(Ended::Finished)
     }
 
+    /// What comes after an update: report, evaluation and checkpoint when due. May be done again, to the same effect.
+    fn follow_up(&mut self, total: u64) -> anyhow::Result<Option<Ended>> {
+        let Some(update) = self.last.clone() else { return Ok(None) };
+        self.watchdog.progress(self.trainer.step, "report");
+        self.check(&update)?;
+        if let (Some(recorder), Some(shown)) = (&mut self.recorder, update.shown) {
+            recorder.report(&update, shown);
+        }
+        if self.is_due(self.job.val.every_epochs) && update.step < total {
+            self.evaluate()?;
+        }
+        self.save_if_due(&update, total)?;
+        if !update.stop || update.step == total {
+            return Ok(None);
+        }
+        self.finish_saving()?;
+        if self.comm.is_root() {
+            log::info!("stopped on request at step {}: start again to continue", update.step);
+        }
+        Ok(Some(Ended::Stopped))
+    }
+
     /// The final evaluation; the last checkpoint, safe since before, is written again with its score.
     fn finish(&mut self) -> anyhow::Result<()> {
+        self.finish_saving()?;
         let step = self.trainer.step;
-        let was_finished = self.recorder.as_ref().is_some_and(|recorder| recorder.has_score(step));
         self.evaluate()?;
         if let Some(recorder) = &mut self.recorder
-            && !was_finished
+            && !self.was_finished
         {
-            recorder.save(&mut self.trainer);
+            recorder.save(&mut self.trainer, &self.state);
             recorder.finish_saving()?;
             recorder.finished(step)?;
         }
-        Ok(())
+        // Nobody leaves before that is done: where rank 0 dies over it, another one does it.
+        Ok(self.comm.barrier()?)
     }
 
     /// Whether an interval of `epochs` ends with the update just made.
@@ -168,6 +228,7 @@ impl Run<'_> {
             self.skipped = 0;
         } else {
             self.refuse(update)?;
+            self.skipped += 1;
         }
         let every = self.job.dist.check_replicas;
         if every > 0 && update.step.is_multiple_of(every) {
@@ -181,8 +242,7 @@ impl Run<'_> {
 
     /// Every rank is here: the norm that decided was the same on all.
     fn refuse(&mut self, update: &Update) -> anyhow::Result<()> {
-        self.skipped += 1;
-        let names: Vec<&str> = update.samples.iter().map(|&index| self.train.name(index as usize)).collect();
+        let names: Vec<&str> = update.samples.iter().map(|&index| self.data.train.name(index as usize)).collect();
         let mine = if update.loss.is_finite() { String::new() } else { names.join(", ") };
         let all = self.comm.gather(mine.as_bytes())?;
         let blamed = all.iter().enumerate().find(|(_, names)| !names.is_empty());
@@ -193,7 +253,7 @@ impl Run<'_> {
             None => "a gradient is not finite, though every rank's loss is".to_owned(),
         };
         let message = format!("step {}: {cause}; no parameter was changed", update.step);
-        if self.job.train.on_nonfinite == OnNonfinite::Skip && self.skipped <= self.job.train.max_skips {
+        if self.job.train.on_nonfinite == OnNonfinite::Skip && self.skipped < self.job.train.max_skips {
             if let Some(recorder) = &mut self.recorder {
                 recorder.skipped(update, &message);
             }
@@ -203,27 +263,10 @@ impl Run<'_> {
         Err(Agreed { message: format!("{message}; {advice}"), code: 1 }.into())
     }
 
-    /// The display line and the history, every TRAIN.disp_iter updates.
-    fn report(&mut self, update: &Update) -> anyhow::Result<()> {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.count(update);
-        }
-        let every = self.job.train.disp_iter;
-        if !update.step.is_multiple_of(every) && update.step != self.job.train.total_steps() {
-            return Ok(());
-        }
-        let mut sums = [update.loss, update.correct as f64];
-        self.comm.sum_f64(&mut sums)?;
-        if let Some(recorder) = &mut self.recorder {
-            recorder.report(update, sums[0], sums[1] / update.valid.max(1) as f64);
-        }
-        Ok(())
-    }
-
     fn evaluate(&mut self) -> anyhow::Result<()> {
         self.watchdog.progress(self.trainer.step, "evaluation");
-        let (job, trainer) = (self.job, &self.trainer);
-        let classes = Classes::new(job.dataset.num_class, self.val.class_names(), self.val.palette());
+        let (job, trainer, val) = (self.job, &self.trainer, &self.data.val);
+        let classes = Classes::new(job.dataset.num_class, val.class_names(), val.palette());
         // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
         let overlays = self.comm.is_root().then(|| eval::Overlays {
             folder: job.dir.join(OVERLAYS),
@@ -232,7 +275,7 @@ impl Run<'_> {
         });
         let evaluation = eval::Evaluation {
             network: &trainer.network,
-            source: &self.val,
+            source: val,
             dataset: job.dataset,
             val: job.val,
             device: trainer.device,
@@ -241,8 +284,12 @@ impl Run<'_> {
             progress: false,
         };
         let outcome = evaluation.run(&*self.comm)?;
+        let step = self.trainer.step;
+        if !self.state.scores.iter().any(|score| score.step == step) {
+            self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
+        }
         if let Some(recorder) = &mut self.recorder {
-            recorder.evaluated(self.trainer.step, &outcome);
+            recorder.evaluated(step, &outcome);
         }
         Ok(())
     }
@@ -254,7 +301,7 @@ impl Run<'_> {
         let every = self.job.checkpoint.every_steps;
         let by_step = every > 0 && update.step.is_multiple_of(every);
         if by_epoch || by_step || recorder.minutes_are_over() || update.stop || update.step == total {
-            recorder.save(&mut self.trainer);
+            recorder.save(&mut self.trainer, &self.state);
         }
         recorder.check_saved()
     }

@@ -1,8 +1,8 @@
 //! What rank 0 leaves behind of a run: history, progress line, checkpoints, curve.
 
 use super::Job;
-use super::trainer::{Trainer, Update};
-use crate::checkpoint::{CheckpointConfig, Outcome, Saver, Score, State};
+use super::trainer::{Shown, Trainer, Update};
+use crate::checkpoint::{CheckpointConfig, Outcome, Saver, State};
 use crate::eval;
 use crate::report::board::Board;
 use crate::report::history::History;
@@ -21,8 +21,7 @@ pub struct Recorder {
     progress: Progress,
     saver: Saver,
     config: CheckpointConfig,
-    /// The part of a checkpoint's state that the run's start fixed, and the scores so far.
-    state: State,
+    global_batch: usize,
     epoch_iters: u64,
     /// Sums since the last report: steps, seconds of steps, of data, of communication.
     since: (u64, f64, f64, f64),
@@ -31,26 +30,29 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the history at the run's first step and prints `banner`.
-    pub fn open(job: &Job, state: State, banner: &str) -> anyhow::Result<Recorder> {
-        let progress = Progress::new(!job.quiet, state.step, job.train.total_steps());
-        progress.print(banner);
-        if let Err(cause) = write_whole(&job.dir.join(ABOUT), banner.as_bytes()) {
-            log::warn!("{}: cannot be written: {cause}", job.dir.join(ABOUT).display());
-        }
+    /// Opens what is in DIR at a number of finished updates.
+    pub fn open(job: &Job, step: u64, global_batch: usize) -> anyhow::Result<Recorder> {
         Ok(Recorder {
             dir: job.dir.to_owned(),
-            history: History::open(job.dir, state.step)?,
-            board: Board::open(job.dir, state.step),
-            progress,
+            history: History::open(job.dir, step)?,
+            board: Board::open(job.dir, step),
+            progress: Progress::new(!job.quiet, step, job.train.total_steps()),
             saver: Saver::new(job.dir, job.checkpoint),
             config: job.checkpoint.clone(),
-            state,
+            global_batch,
             epoch_iters: job.train.epoch_iters,
             since: Default::default(),
             last_save: Instant::now(),
             failures: 0,
         })
+    }
+
+    /// Shows and keeps what the run resolved to.
+    pub fn announce(&self, banner: &str) {
+        self.progress.print(banner);
+        if let Err(cause) = write_whole(&self.dir.join(ABOUT), banner.as_bytes()) {
+            log::warn!("{}: cannot be written: {cause}", self.dir.join(ABOUT).display());
+        }
     }
 
     /// Adds an update's times to the means of the next report.
@@ -61,11 +63,15 @@ impl Recorder {
         self.since.3 += update.comm_s;
     }
 
-    /// Shows and logs the update's loss and accuracy (0 to 1), with the mean times since the last report.
-    pub fn report(&mut self, update: &Update, loss: f64, accuracy: f64) {
+    /// Shows and logs the update, with the mean times since the last report, unless that was done before.
+    pub fn report(&mut self, update: &Update, shown: Shown) {
+        if self.history.has("train", update.step) {
+            return;
+        }
+        let Shown { loss, accuracy } = shown;
         let (steps, step_s, data_s, comm_s) = std::mem::take(&mut self.since);
         let mean = |seconds: f64| seconds / steps.max(1) as f64;
-        let images_per_s = self.state.global_batch as f64 / mean(step_s);
+        let images_per_s = self.global_batch as f64 / mean(step_s);
         let line = StepLine {
             step: update.step,
             epoch_iters: self.epoch_iters,
@@ -104,18 +110,12 @@ impl Recorder {
         self.log("skipped", update.step, json!({ "cause": message }));
     }
 
-    /// Whether this step's evaluation is already part of the run.
-    pub fn has_score(&self, step: u64) -> bool {
-        self.state.scores.iter().any(|score| score.step == step)
-    }
-
-    /// Shows an evaluation; logs it and keeps its score for CHECKPOINT.keep_best, unless that was done before.
+    /// Shows an evaluation, and logs it unless that was done before.
     pub fn evaluated(&mut self, step: u64, outcome: &eval::Outcome) {
         self.progress.print(&outcome.table());
-        if self.has_score(step) {
+        if self.history.has("eval", step) {
             return;
         }
-        self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
         self.log(
             "eval",
             step,
@@ -157,9 +157,9 @@ impl Recorder {
         !limit.is_zero() && self.last_save.elapsed() >= limit
     }
 
-    /// Starts writing a checkpoint of the trainer's present state.
-    pub fn save(&mut self, trainer: &mut Trainer) {
-        let state = State { step: trainer.step, updates: trainer.optimizer.updates(), ..self.state.clone() };
+    /// Starts writing a checkpoint of the trainer's present state; `state` is the rest of it.
+    pub fn save(&mut self, trainer: &mut Trainer, state: &State) {
+        let state = State { step: trainer.step, updates: trainer.optimizer.updates(), ..state.clone() };
         let entries = &trainer.network.store.entries;
         let model: Vec<_> = entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
         trainer.copying = Some(self.saver.save(state, &model, &trainer.optimizer.state()));

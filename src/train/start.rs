@@ -5,15 +5,18 @@ use super::trainer::Trainer;
 use super::{Job, Resume};
 use crate::checkpoint::{self, Lock, Score, State};
 use crate::comm::handshake;
-use crate::comm::{Comm, agree};
+use crate::comm::watchdog::{Limits, Watchdog};
+use crate::comm::{Comm, CommError, agree};
 use crate::data::loader::{Loader, Share};
 use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
-use crate::data::source::Source;
+use crate::data::source::{DataError, Source};
 use crate::data::stage;
 use crate::fault::BadInput;
+use crate::model::layers::Normalize;
 use crate::model::{ModelConfig, Network, weights};
 use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::TrainConfig;
+use crate::sync::DistConfig;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
 use crate::sync::replicas;
@@ -246,28 +249,42 @@ pub fn trainer(
     place: &Place,
     data: &Data,
     parts: Parts,
-    comm: &dyn Comm,
+    comm: &Arc<dyn Comm>,
 ) -> anyhow::Result<Trainer> {
     let Parts { network, flat, optimizer } = parts;
-    let share = Share { rank: comm.rank(), ranks: comm.size() };
-    let threads = place.threads.min(job.train.workers.max(1));
-    let (source, order) = (data.train.clone(), data.order.clone());
-    let train = job.train;
-    let loader =
-        Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, beginning.step, threads)?;
     Ok(Trainer {
         reducer: Reducer::new(&flat, comm.duplicate()?, job.dist)?,
-        comm: comm.duplicate()?,
+        comm: comm.clone(),
         network,
         optimizer,
-        norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, job.model.bn_variance)),
-        loader,
-        recipe: TrainConfig { global_batch: beginning.global_batch, ..train.clone() },
+        norm: norm(job, &**comm)?,
+        loader: loader(job, place, data, beginning.step, &**comm)?,
+        recipe: TrainConfig { global_batch: beginning.global_batch, ..job.train.clone() },
         running: job.model.bn_running,
         device: place.device,
         step: beginning.step,
         copying: None,
     })
+}
+
+/// Batch norm over all ranks.
+pub fn norm(job: &Job, comm: &dyn Comm) -> Result<Box<dyn Normalize>, CommError> {
+    Ok(Box::new(SyncBatchNorm::new(comm.duplicate()?, job.model.bn_variance)))
+}
+
+/// This rank's micro-batches from `step` on.
+pub fn loader(job: &Job, place: &Place, data: &Data, step: u64, comm: &dyn Comm) -> Result<Loader, DataError> {
+    let share = Share { rank: comm.rank(), ranks: comm.size() };
+    let threads = place.threads.min(job.train.workers.max(1));
+    let (source, order, train) = (data.train.clone(), data.order.clone(), job.train);
+    Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, step, threads)
+}
+
+/// Watches over the ranks, with the job's limits.
+pub fn watchdog(job: &Job, comm: &Arc<dyn Comm>) -> Result<Watchdog, CommError> {
+    let DistConfig { start_timeout_s, stall_timeout_s, elastic, .. } = *job.dist;
+    let all = comm.clone();
+    Watchdog::start(&**comm, Limits::seconds(start_timeout_s, stall_timeout_s, elastic), move |code| all.abort(code))
 }
 
 /// What a checkpoint says besides its tensors.

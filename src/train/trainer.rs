@@ -1,10 +1,10 @@
 //! One update, the algorithm on a page.
 
 use crate::checkpoint::Copying;
-use crate::comm::{Comm, agree};
+use crate::comm::{Comm, CommError, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::loader::{Loader, StepBatch};
-use crate::fault::BadInput;
+use crate::fault::{self, BadInput};
 use crate::loss;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{BnRunning, Network, Pass};
@@ -52,10 +52,8 @@ pub struct Update {
     pub lr_decoder: f64,
     /// This rank's part of the loss.
     pub loss: f64,
-    /// This rank's correctly labelled pixels.
-    pub correct: i64,
-    /// Labelled pixels on all ranks.
-    pub valid: i64,
+    /// What all ranks together have to show; None between the steps of TRAIN.disp_iter.
+    pub shown: Option<Shown>,
     /// Whether a rank asked to stop after this update.
     pub stop: bool,
     /// Whether the gradients were finite and the update was made.
@@ -68,6 +66,15 @@ pub struct Update {
     pub step_s: f64,
     /// Samples of this rank, for the message when something is wrong with them.
     pub samples: Vec<u32>,
+}
+
+/// Loss and accuracy (0 to 1) of a whole global batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Deep supervision included.
+    pub loss: f64,
+    /// Correctly labelled pixels ÷ labelled pixels.
+    pub accuracy: f64,
 }
 
 impl Trainer {
@@ -88,6 +95,11 @@ impl Trainer {
             self.backward(sums, part, &mut totals)?;
         }
         let reduced = self.reducer.wait()?;
+        let (loss, shown) = self.sum_up(&totals)?;
+        // Where the job outlives a rank: none may make an update that another cannot make.
+        if !self.comm.vote(true)? {
+            return Err(CommError::Outvoted.into());
+        }
 
         // The norm is that of the summed gradients, so every rank takes the same branch.
         let committed = reduced.squared_norm.is_finite();
@@ -105,9 +117,8 @@ impl Trainer {
             step: self.step,
             lr_encoder,
             lr_decoder,
-            loss: totals.loss(),
-            correct: totals.correct(),
-            valid: totals.valid,
+            loss,
+            shown,
             stop: totals.stop,
             committed,
             data_s,
@@ -128,11 +139,23 @@ impl Trainer {
         Ok((batch, Totals { valid, stop: stops > 0, ..Totals::default() }))
     }
 
+    /// This rank's loss; loss and accuracy of all, where TRAIN.disp_iter wants to see them.
+    fn sum_up(&self, totals: &Totals) -> Result<(f64, Option<Shown>), CommError> {
+        let (loss, step) = (totals.loss(), self.step + 1);
+        if !step.is_multiple_of(self.recipe.disp_iter) && step != self.recipe.total_steps() {
+            return Ok((loss, None));
+        }
+        let mut sums = [loss, totals.correct() as f64];
+        self.comm.sum_f64(&mut sums)?;
+        Ok((loss, Some(Shown { loss: sums[0], accuracy: sums[1] / totals.valid.max(1) as f64 })))
+    }
+
     /// Σ nll of both heads, and the correctly labelled pixels.
     ///
     /// Where this rank has no micro-batch left, an empty one takes part in the statistics of the others; without
     /// batch statistics there is nothing to take part in.
     fn forward(&self, part: &Option<HostBatch>) -> anyhow::Result<Option<Sums>> {
+        fault::point("forward");
         let train = !self.recipe.fix_bn;
         let DeviceBatch { images, labels } = match part {
             Some(part) => part.to_device(self.device),
@@ -145,6 +168,9 @@ impl Trainer {
         let pass = Pass { train, norm: &*self.norm, dropout: train.then_some(key), deep_supervision: true };
         // The loss is taken in f32 whatever TRAIN.amp says.
         let logits = precision::autocast(self.device, self.recipe.amp.kind(), || self.network.forward(&images, &pass))?;
+        if let Some(failure) = self.norm.failure() {
+            return Err(failure.into());
+        }
         if part.is_none() {
             let nothing =
                 logits.main.sum(Kind::Float) + logits.deepsup.map_or(0.0.into(), |deepsup| deepsup.sum(Kind::Float));
@@ -164,7 +190,8 @@ impl Trainer {
             LossNorm::PerRank => own as f64 * self.recipe.micro_batches() as f64,
         };
         let loss = sums.nll / divisor.max(1.0);
-        loss.f_backward()?;
+        // An error between ranks crosses libtorch as a text: the norm has kept the original.
+        loss.f_backward().map_err(|error| self.norm.failure().map_or_else(|| error.into(), anyhow::Error::from))?;
         totals.add(loss.detach(), sums.correct);
         Ok(())
     }

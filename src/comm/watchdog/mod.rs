@@ -17,11 +17,21 @@ use table::Table;
 
 /// How long without progress until a rank is given up.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+pub struct Limits {
     /// Before the first step is done.
-    start: Duration,
+    pub start: Duration,
     /// From then on.
-    stall: Duration,
+    pub stall: Duration,
+    /// The job goes on without a rank whose process has ended: that alone is no reason to end it.
+    pub survives: bool,
+}
+
+impl Limits {
+    /// Limits in seconds; out of range is for ever.
+    pub fn seconds(start: f64, stall: f64, survives: bool) -> Limits {
+        let duration = |value| Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX);
+        Limits { start: duration(start), stall: duration(stall), survives }
+    }
 }
 
 /// The thread that watches; ends when dropped.
@@ -44,17 +54,10 @@ struct State {
 }
 
 impl Watchdog {
-    /// A rank without progress is given up after `start_timeout_s` seconds, `stall_timeout_s` once a step is done.
     /// Exchanges addresses over `comm` (collective), then watches until dropped.
     ///
     /// `abort` must end the job on all ranks at once; it is called with the exit code after the message is logged.
-    pub fn start(
-        comm: &dyn Comm,
-        start_timeout_s: f64,
-        stall_timeout_s: f64,
-        abort: impl Fn(i32) + Send + 'static,
-    ) -> Result<Watchdog, CommError> {
-        let limits = Limits { start: seconds(start_timeout_s), stall: seconds(stall_timeout_s) };
+    pub fn start(comm: &dyn Comm, limits: Limits, abort: impl Fn(i32) + Send + 'static) -> Result<Watchdog, CommError> {
         let rank = comm.rank();
         let listener = (rank < 2 && comm.size() > 1).then(|| TcpListener::bind(("0.0.0.0", 0)));
         let listener = listener.transpose().map_err(|cause| failed(rank, cause))?;
@@ -114,11 +117,6 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().expect("nothing panics while it holds this lock")
 }
 
-/// Out of range is for ever.
-fn seconds(value: f64) -> Duration {
-    Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)
-}
-
 fn failed(rank: usize, cause: std::io::Error) -> CommError {
     CommError::Failed { call: "watchdog", rank, cause: cause.to_string() }
 }
@@ -153,7 +151,9 @@ impl Watch {
             self.table.heard(&own);
             let received = self.inbox.as_mut().map(beat::Inbox::receive).unwrap_or_default();
             received.beats.iter().for_each(|beat| self.table.heard(beat));
-            received.gone.iter().for_each(|rank| self.table.lost(*rank));
+            for rank in received.gone {
+                if self.limits.survives { self.table.forget(rank) } else { self.table.lost(rank) }
+            }
             let verdict = self.table.verdict(&self.limits);
             if verdict.is_some() {
                 return verdict;
@@ -184,7 +184,8 @@ mod tests {
     fn codes(advances: [bool; 2]) -> Vec<Option<i32>> {
         threads::run(2, |comm| {
             let (send, receive) = mpsc::channel();
-            let watchdog = Watchdog::start(comm.as_ref(), 300.0, 0.3, move |code| send.send(code).unwrap()).unwrap();
+            let limits = Limits::seconds(300.0, 0.3, false);
+            let watchdog = Watchdog::start(comm.as_ref(), limits, move |code| send.send(code).unwrap()).unwrap();
             let start = Instant::now();
             let mut code = None;
             for step in 1.. {

@@ -67,6 +67,11 @@ impl Table {
         self.rows.iter_mut().filter(|row| row.rank == rank).for_each(|row| row.lost = true);
     }
 
+    /// A rank is not watched any more.
+    pub fn forget(&mut self, rank: usize) {
+        self.rows.retain(|row| row.rank != rank);
+    }
+
     /// The message with which to end the job, if it has come to that.
     ///
     /// A rank that was never heard is not blamed: a firewall between the sockets must not end a job that MPI runs.
@@ -99,7 +104,7 @@ impl Table {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { start: Duration::from_secs(300), stall: Duration::from_secs(10) };
+    const LIMITS: Limits = Limits { start: Duration::from_secs(300), stall: Duration::from_secs(10), survives: false };
 
     fn table(ranks: usize) -> Table {
         let post = |rank: usize| Post { host: format!("node{rank}"), pid: 100 + rank as u32, ..Post::default() };
