@@ -10,6 +10,7 @@
 #   --bind WHAT        none: a rank's threads go wherever they like, each rank takes its share of the cores (default);
 #                      numa: they stay in one NUMA domain, with the memory; core: OMP_NUM_THREADS of them get cores each
 #   --restarts N       after a failure, start again up to N times, from the last checkpoint, on the hosts that answer
+#   --elastic          when ranks die, the others go on without them (DIST.elastic; Open MPI 5)
 #   --mpi "OPTIONS"    anything else for mpirun
 #
 # Ctrl-C or SIGTERM asks the run to write a checkpoint and stop (mpirun itself would kill it); twice ends it at once.
@@ -22,7 +23,7 @@ say() { echo "mpirun.sh: $*" >&2; }
 die() { say "$*"; exit 2; }
 . "$here/launch/common.sh"
 
-hosts='' np='' interface='' bind=none restarts=0 extra=()
+hosts='' np='' interface='' bind=none restarts=0 elastic='' extra=()
 while [ $# -gt 0 ]; do
     case $1 in
         --hosts) hosts=${2:?--hosts needs a file}; shift 2 ;;
@@ -30,6 +31,7 @@ while [ $# -gt 0 ]; do
         --interface) interface=${2:?--interface needs a name}; shift 2 ;;
         --bind) bind=${2:?--bind needs none, numa or core}; shift 2 ;;
         --restarts) restarts=${2:?--restarts needs a number}; shift 2 ;;
+        --elastic) elastic=1; shift ;;
         --mpi) read -ra extra <<<"${2:?--mpi needs options}"; shift 2 ;;
         --) shift; break ;;
         *) break ;;
@@ -63,6 +65,11 @@ options=(
 if "$mpirun" --version 2>&1 | grep -q 'Open MPI) 5'; then
     # Notice within half a minute that a host has vanished without closing its connections (the default is 8 minutes).
     options+=(--prtemca oob_tcp_keepalive_time 10 --prtemca oob_tcp_keepalive_intvl 5 --prtemca oob_tcp_keepalive_probes 3)
+fi
+if [ -n "$elastic" ]; then
+    # A dead rank does not end the others, and MPI tells them of it; of its message layers only ob1 is made for that.
+    options+=(--with-ft ulfm --mca pml ob1)
+    set -- "$@" DIST.elastic True
 fi
 [ -z "$hosts" ] || options+=(--hostfile "$hosts")
 if [ -n "$interface" ]; then

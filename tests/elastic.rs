@@ -1,19 +1,24 @@
 //! DIST.elastic: when ranks are killed, the others go on from the last finished update, without a checkpoint, exactly as
 //! a run would that is resumed there on as many ranks.
+//!
+//! `SEGDIST_KILLS` sets how many of the kills at random moments there are (default 4).
 
 mod common;
 #[path = "common/jobs.rs"]
 mod jobs;
 
 use common::{Ended, events, run, samples, tiny};
+use jobs::{Job, send, wait_for_step};
+use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 const STEPS: u64 = 9;
 
 /// Four ranks that share a global batch of four micro-batches; `faults`: a rank, and where it kills itself.
-fn train(folder: &Path, faults: &[(usize, &str)], more: &[&str]) -> Ended {
+fn command(folder: &Path, faults: &[(usize, &str)]) -> Command {
     let root = folder.join("data");
     samples(&root, &[(48, 32); 8], 4, 1);
     let mut script = String::from("case $OMPI_COMM_WORLD_RANK in ");
@@ -25,10 +30,10 @@ fn train(folder: &Path, faults: &[(usize, &str)], more: &[&str]) -> Ended {
     command.args(["--with-ft", "ulfm", "-np", "4", "--oversubscribe", "--bind-to", "none", "sh", "-c", &script]);
     command.arg(env!("CARGO_BIN_EXE_segdist")).args(tiny(&root, &folder.join("run"), STEPS));
     command.args(["TRAIN.batch_size_per_gpu=1", "CHECKPOINT.every_steps=1", "CHECKPOINT.keep_last=100"]);
-    command.args(["DIST.elastic=True", "VAL.every_epochs=0"]).args(more);
+    command.args(["DIST.elastic=True", "VAL.every_epochs=0"]);
     command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     command.envs([("OMP_NUM_THREADS", "1"), ("RUST_BACKTRACE", "0")]);
-    run(&mut command, 120)
+    command
 }
 
 /// The steps from which, and the numbers of ranks with which, the run says that it went on.
@@ -72,7 +77,7 @@ fn copy(from: &Path, to: &Path) {
 #[track_caller]
 fn outlives(faults: &[(usize, &str)]) {
     let folder = tempfile::tempdir().unwrap();
-    let ended = train(folder.path(), faults, &[]);
+    let ended = run(&mut command(folder.path(), faults), 120);
     for (rank, _) in faults {
         let named =
             ended.stderr.lines().filter(|line| line.contains(&format!("rank {rank} (host ")) && line.ends_with("died"));
@@ -109,6 +114,34 @@ fn the_lowest_survivor_takes_over_when_rank_0_is_killed_while_it_writes_a_checkp
 #[test]
 fn two_go_on_when_two_are_killed_one_after_the_other() {
     outlives(&[(0, "forward:3"), (2, "forward:6")]);
+}
+
+#[test]
+fn whenever_ranks_are_killed_the_others_finish_the_run() {
+    let kills: u64 = std::env::var("SEGDIST_KILLS").map_or(4, |text| text.parse().expect("SEGDIST_KILLS is a number"));
+    // One kill after another, at moments that differ: Knuth's generator.
+    let mut state = 11u64;
+    let mut below = |limit: u64| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) % limit
+    };
+    for _ in 0..kills.div_ceil(2) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut job = Job::start(&mut command(folder.path(), &[]));
+        let first = below(4) as usize;
+        wait_for_step(&folder.path().join("run"), 1 + below(3));
+        for rank in [first, (first + 1 + below(3) as usize) % 4] {
+            std::thread::sleep(Duration::from_millis(below(400)));
+            if job.ended() {
+                break;
+            }
+            job.rank_now(rank).into_iter().for_each(|pid| send(pid, Signal::KILL));
+        }
+        let ended = job.wait(120);
+        assert_eq!(ended.code, 0, "{}", ended.all());
+        assert_eq!(jobs::trained(&folder.path().join("run")), (1..=STEPS).collect::<Vec<_>>(), "{}", ended.all());
+        assert_eq!(events(&folder.path().join("run"), "finished").len(), 1, "{}", ended.all());
+    }
 }
 
 #[test]
