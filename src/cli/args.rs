@@ -1,5 +1,6 @@
 //! The command line as typed: verbs, flags and overrides.
 
+use crate::config::Config;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -174,7 +175,7 @@ pub struct PredictArgs {
     /// Folder to write to.
     #[arg(long)]
     pub out: PathBuf,
-    /// Images, folders of images (searched through), and overrides KEY=VALUE.
+    /// Images, folders of images (searched through), and overrides KEY VALUE or KEY=VALUE.
     #[arg(required = true, value_name = "PATH")]
     pub words: Vec<String>,
 }
@@ -187,7 +188,7 @@ pub struct ConvertArgs {
     /// Configuration file, where a network is needed (torchscript).
     #[arg(long, value_name = "FILE")]
     pub cfg: Option<PathBuf>,
-    /// Inputs, then the output, and overrides KEY=VALUE; torchscript: imgSizes and imgMaxSize give the image's size.
+    /// Inputs, then the output, and overrides KEY VALUE or KEY=VALUE; torchscript: imgSizes and imgMaxSize give the image's size.
     #[arg(required = true, num_args = 2.., value_name = "IN... OUT")]
     pub words: Vec<String>,
 }
@@ -212,23 +213,44 @@ pub fn with_default_verb(arguments: impl Iterator<Item = OsString>) -> Vec<OsStr
     arguments
 }
 
-/// Splits words into paths and `KEY=VALUE` overrides (an override's first letter is a capital and has `=` behind it).
+/// Splits words into paths and overrides: `KEY=VALUE` (a capital in front and no slash before the `=`), or a known key
+/// and the word after it.
 pub fn split_overrides(words: Vec<String>) -> (Vec<PathBuf>, Vec<String>) {
+    let keys = Config::keys();
     let is_override = |word: &String| {
         let key = word.split_once('=').map_or("", |(key, _)| key);
         key.starts_with(|c: char| c.is_ascii_uppercase()) && !key.contains('/')
     };
-    let (overrides, paths): (Vec<_>, Vec<_>) = words.into_iter().partition(is_override);
-    (paths.into_iter().map(PathBuf::from).collect(), overrides)
+    let (mut paths, mut overrides) = (Vec::new(), Vec::new());
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        match word {
+            word if is_override(&word) => overrides.push(word),
+            word if keys.contains(&word) => overrides.extend([word].into_iter().chain(words.next())),
+            word => paths.push(word.into()),
+        }
+    }
+    (paths, overrides)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::with_default_verb;
+    use super::{split_overrides, with_default_verb};
 
     fn completed(line: &str) -> String {
         let words = with_default_verb(line.split(' ').map(Into::into));
         words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn overrides_are_told_from_paths() {
+        let words = "a.png DIR runs/a DATASET.imgSizes=(300,) B/x=1.png VAL.batch_size 2 TRAIN.png".split(' ');
+        let (paths, overrides) = split_overrides(words.map(Into::into).collect());
+        assert_eq!(
+            paths.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(),
+            ["a.png", "B/x=1.png", "TRAIN.png"]
+        );
+        assert_eq!(overrides, ["DIR", "runs/a", "DATASET.imgSizes=(300,)", "VAL.batch_size", "2"]);
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Tree {
     }
 
     /// Every dotted key.
-    fn keys(&self) -> Vec<String> {
+    pub fn keys(&self) -> Vec<String> {
         let section_keys = |name: &Value, value: &Value| match value {
             Value::Mapping(section) => {
                 section.keys().map(|key| format!("{}.{}", key_text(name), key_text(key))).collect()

@@ -118,6 +118,11 @@ impl Config {
         tree.into_config()
     }
 
+    /// Every dotted key.
+    pub fn keys() -> Vec<String> {
+        merge::Tree::defaults().keys()
+    }
+
     /// The configuration with every key written out, as YAML.
     pub fn dump(&self) -> String {
         serde_yaml::to_string(self).expect("plain structs of numbers and strings are YAML")
