@@ -112,6 +112,11 @@ fn the_lowest_survivor_takes_over_when_rank_0_is_killed_while_it_writes_a_checkp
 }
 
 #[test]
+fn three_evaluate_again_when_one_is_killed_over_the_evaluation() {
+    outlives(&[(3, "evaluation:1")]);
+}
+
+#[test]
 fn two_go_on_when_two_are_killed_one_after_the_other() {
     outlives(&[(0, "forward:3"), (2, "forward:6")]);
 }

@@ -15,7 +15,7 @@ use crate::comm::watchdog::Watchdog;
 use crate::comm::{Comm, agree};
 use crate::data::DatasetConfig;
 use crate::eval::{self, ValConfig};
-use crate::fault::{Agreed, BadInput};
+use crate::fault::{self, Agreed, BadInput};
 use crate::model::ModelConfig;
 use crate::report::{html::run::OVERLAYS, palette::Classes};
 use crate::schedule::{OnNonfinite, TrainConfig};
@@ -265,6 +265,7 @@ impl<'a> Run<'a> {
 
     fn evaluate(&mut self) -> anyhow::Result<()> {
         self.watchdog.progress(self.trainer.step, "evaluation");
+        fault::point("evaluation");
         let (job, trainer, val) = (self.job, &self.trainer, &self.data.val);
         let classes = Classes::new(job.dataset.num_class, val.class_names(), val.palette());
         // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
