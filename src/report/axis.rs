@@ -24,6 +24,11 @@ impl Axis {
         Axis { low, high, step: round_step((high - low) / intervals), from, to }
     }
 
+    /// The smallest and the largest value on it.
+    pub fn range(&self) -> [f64; 2] {
+        [self.low, self.high]
+    }
+
     /// The coordinate of a value.
     pub fn place(&self, value: f64) -> f64 {
         self.from + (value - self.low) / (self.high - self.low) * (self.to - self.from)
@@ -51,6 +56,16 @@ fn round_step(least: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|step| *step >= least).unwrap_or(10.0 * power)
 }
 
+/// Four significant digits.
+pub fn number(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
+        let digits = if value == 0.0 { 0 } else { (3 - value.abs().log10().floor() as i32).max(0) as usize };
+        format!("{value:.digits$}")
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +73,10 @@ mod tests {
     #[test]
     fn steps_between_ticks_are_round() {
         assert_eq!([0.11, 0.9, 3.0, 70.0].map(round_step), [0.2, 1.0, 5.0, 100.0]);
+    }
+
+    #[test]
+    fn numbers_have_four_digits() {
+        assert_eq!([0.0, 0.25, 12.3456, 1e-5].map(number), ["0", "0.2500", "12.35", "1.000e-5"]);
     }
 }

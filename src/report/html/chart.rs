@@ -1,6 +1,6 @@
 //! A line chart as SVG: no script, a hover text on every point, colours from the page's style.
 
-use crate::report::axis::Axis;
+use crate::report::axis::{Axis, number};
 use std::fmt::Write;
 
 /// Drawing area in user units; the page scales it to its own width.
@@ -88,16 +88,6 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     finite.iter().rev().step_by(every).rev().copied().collect()
 }
 
-/// Four significant digits.
-fn number(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) {
-        let digits = if value == 0.0 { 0 } else { (3 - value.abs().log10().floor() as i32).max(0) as usize };
-        format!("{value:.digits$}")
-    } else {
-        format!("{value:.3e}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,10 +97,5 @@ mod tests {
         let points: Vec<_> = (0..10_000).map(|at| (f64::from(at), 1.0)).collect();
         let thinned = thinned(&points);
         assert!(thinned.len() <= MOST && thinned.last() == points.last());
-    }
-
-    #[test]
-    fn numbers_have_four_digits() {
-        assert_eq!([0.0, 0.25, 12.3456, 1e-5].map(number), ["0", "0.2500", "12.35", "1.000e-5"]);
     }
 }
