@@ -231,7 +231,6 @@ impl Run<'_> {
             optional: true,
         });
         let evaluation = eval::Evaluation {
-            network: &trainer.network,
             source: &self.val,
             dataset: job.dataset,
             val: job.val,
@@ -240,7 +239,7 @@ impl Run<'_> {
             overlays,
             progress: false,
         };
-        let outcome = evaluation.run(&*self.comm)?;
+        let outcome = evaluation.run(&trainer.network, &*self.comm)?;
         if let Some(recorder) = &mut self.recorder {
             recorder.evaluated(self.trainer.step, &outcome);
         }
