@@ -11,7 +11,7 @@ pub struct Axis {
 
 impl Axis {
     /// The axis over the range of `values` (0 to 1 of none), drawn between two coordinates, with at most `intervals`
-    /// between its marks. Equal values stand in the middle of a range as wide as they are large, at least `least`.
+    /// between its marks. Equal values stand in the middle of a range a fifth as wide as they are large, or as `least`.
     pub fn over(values: Vec<f64>, least: f64, intervals: f64, (from, to): (f64, f64)) -> Axis {
         let range = |(low, high): (f64, f64), value: f64| (low.min(value), high.max(value));
         let (mut low, mut high) = values.into_iter().fold((f64::MAX, f64::MIN), range);
@@ -19,7 +19,7 @@ impl Axis {
             (low, high) = (0.0, 1.0);
         }
         if high - low <= low.abs() * 1e-9 {
-            (low, high) = (low - 0.5 * low.abs().max(least), high + 0.5 * high.abs().max(least));
+            (low, high) = (low - 0.1 * low.abs().max(least), high + 0.1 * high.abs().max(least));
         }
         Axis { low, high, step: round_step((high - low) / intervals), from, to }
     }

@@ -6,7 +6,9 @@ use std::fmt::Write;
 /// Drawing area in user units; the page scales it to its own width.
 const SIZE: (f64, f64) = (640.0, 300.0);
 /// Room for numbers around the plot: left, top, right, bottom.
-const FRAME: (f64, f64, f64, f64) = (58.0, 12.0, 14.0, 30.0);
+const FRAME: (f64, f64, f64, f64) = (78.0, 12.0, 20.0, 36.0);
+/// Room between the axes and the outermost points.
+const INSET: f64 = 8.0;
 /// How many points a line keeps; a screen shows no more.
 const MOST: usize = 400;
 
@@ -28,8 +30,8 @@ pub fn figure(title: &str, lines: &[Line]) -> String {
         return String::new();
     }
     let axis = |values: Vec<f64>, from: f64, to: f64| Axis::over(values, 1e-6, 5.0, (from, to));
-    let x_axis = axis(points().map(|point| point.0).collect(), FRAME.0, SIZE.0 - FRAME.2);
-    let y_axis = axis(points().map(|point| point.1).collect(), SIZE.1 - FRAME.3, FRAME.1);
+    let x_axis = axis(points().map(|point| point.0).collect(), FRAME.0 + INSET, SIZE.0 - FRAME.2);
+    let y_axis = axis(points().map(|point| point.1).collect(), SIZE.1 - FRAME.3 - INSET, FRAME.1);
     let (width, height) = SIZE;
     let title = super::escape(title);
     let mut svg = format!(
@@ -42,13 +44,19 @@ pub fn figure(title: &str, lines: &[Line]) -> String {
         let place = |(x, y): &(f64, f64)| format!("{:.1},{:.1}", x_axis.place(*x), y_axis.place(*y));
         let path: Vec<String> = points.iter().map(place).collect();
         let _ = write!(svg, "<polyline class=\"{class}\" points=\"{}\"/>", path.join(" "));
+        // Few points may be all there is to see, many would hide the line.
+        let radius = match points.len() {
+            0..10 => 5,
+            10..30 => 3,
+            _ => 2,
+        };
         for (x, y) in points {
             let (name, left, top) = (super::escape(&line.name), x_axis.place(*x), y_axis.place(*y));
             let _ = write!(
                 svg,
                 "<circle class=\"point c{}\" cx=\"{left:.1}\" cy=\"{top:.1}\" r=\"{}\"><title>{name}, step {x}: {}</title></circle>",
                 line.colour % super::COLOURS,
-                if points.len() < 30 { 3 } else { 2 },
+                radius,
                 number(*y),
             );
         }
@@ -74,7 +82,7 @@ fn grid(svg: &mut String, x_axis: &Axis, y_axis: &Axis) {
         let _ = write!(
             svg,
             "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
-            bottom + 18.0,
+            bottom + 22.0,
             x_axis.label(tick)
         );
     }
