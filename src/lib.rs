@@ -74,6 +74,7 @@ pub mod plan;
 pub mod predict;
 pub mod train;
 pub mod verify;
+pub mod watch;
 
 // The program.
 pub mod cli;

@@ -79,7 +79,7 @@ fn evaluate(
 ) -> anyhow::Result<Outcome> {
     let classes = Classes::new(dataset.num_class, source.class_names(), source.palette());
     let (classes, device, overlays, progress) = (&classes, Device::Cpu, None, false);
-    Evaluation { network, source, dataset, val, device, classes, overlays, progress }.run(comm)
+    Evaluation { source, dataset, val, device, classes, overlays, progress }.run(network, comm)
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn label_maps_and_measures_are_the_references_at_one_size_and_at_two() {
     for run in &golden.runs {
         let folder = tempfile::tempdir().unwrap();
         let (dataset, source) = source(folder.path(), &golden.images, &run.sizes);
-        let scorer = Scorer::new(&network, &dataset, &val, Device::Cpu);
+        let scorer = Scorer::several(1, &network, &dataset, &val, Device::Cpu).remove(0);
         for (size, expected) in golden.images.iter().zip(&run.labels) {
             let mut inputs = input::empty_inputs(*size, &dataset);
             let pixels = image(*size);
@@ -112,11 +112,9 @@ fn on_ranks(folder: &Path, val: &ValConfig, ranks: usize, threads: usize) -> Vec
     let sizes = [(40, 32), (32, 40), (40, 32), (48, 33), (37, 32)];
     let (dataset, source) = source(folder, &sizes, &[32, 40]);
     threads::run(ranks, |comm| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let network = golden::network("mobilenetv2dilated", "c1");
-            evaluate(&network, &source, &dataset, val, &*comm).unwrap()
-        })
+        tch::set_num_threads(threads as i32);
+        let network = golden::network("mobilenetv2dilated", "c1");
+        evaluate(&network, &source, &dataset, val, &*comm).unwrap()
     })
 }
 
@@ -126,7 +124,7 @@ fn any_number_of_ranks_and_threads_counts_the_same_integers() {
     let val = ValConfig { batch_size: 2, flip: true, boundary: true, loss: true, ..Default::default() };
     let alone = on_ranks(folder.path(), &val, 1, 1).remove(0);
     assert!(alone.confusion.pixels() > 0);
-    for (ranks, threads) in [(1, 2), (2, 1), (5, 2)] {
+    for (ranks, threads) in [(1, 2), (2, 1), (5, 2), (1, 8)] {
         for outcome in on_ranks(folder.path(), &val, ranks, threads) {
             assert_eq!(outcome.confusion, alone.confusion, "{ranks} ranks, {threads} threads");
             assert_eq!(outcome.boundary, alone.boundary);

@@ -5,7 +5,7 @@ mod golden;
 
 use golden::{config, difference, forward_loss, images, norm, pass};
 use segdist::model::layers::{DropoutKey, Local, Role};
-use segdist::model::{BnRunning, Network, Pass, shape};
+use segdist::model::{BnRunning, EVALUATE, Network, Pass, shape};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
@@ -194,4 +194,25 @@ fn first_values_are_a_function_of_the_seed() {
     let weight = |network: &Network| network.store.entries[0].tensor.copy();
     assert!(weight(&first).equal(&weight(&again)));
     assert!(!weight(&first).equal(&weight(&other)));
+}
+
+#[test]
+fn networks_that_only_evaluate_give_the_same_scores_on_any_thread_and_leave_their_origin_as_it_was() {
+    let pairs = ["mobilenetv2dilated c1", "resnet18dilated ppm_deepsup", "resnext101 c1", "resnet50 upernet_lite"];
+    for pair in pairs.into_iter().chain(["hrnetv2 c1"]) {
+        let (encoder, decoder) = pair.split_once(' ').unwrap();
+        let network = golden::network(encoder, decoder);
+        let forward = |network: &Network| tch::no_grad(|| network.forward(&images(), &EVALUATE).main);
+        let expected = forward(&network);
+        let others = network.for_inference(2);
+        let scores: Vec<Tensor> = std::thread::scope(|scope| {
+            let threads: Vec<_> = others.into_iter().map(|other| scope.spawn(move || forward(&other))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for scores in scores {
+            let largest = (&scores - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
+            assert!(largest < 1e-5, "{pair}: scores differ by {largest:e} of the largest");
+        }
+        assert_eq!(forward(&network), expected, "{pair}");
+    }
 }

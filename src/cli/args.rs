@@ -35,6 +35,11 @@ pub enum Verb {
     Eval(EvalArgs),
     /// Label images: writes OUT/<stem>.label.png, .overlay.png and .json.
     Predict(PredictArgs),
+    /// Show a run under way in the terminal, or its last numbers where standard output is none.
+    Watch {
+        /// The run's folder, from any shell that sees it; it need not exist yet.
+        dir: PathBuf,
+    },
     /// Write one HTML file on one run, or on several side by side.
     Report {
         /// Runs: folders that hold metrics.jsonl.

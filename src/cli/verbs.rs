@@ -12,7 +12,7 @@ use crate::predict::{self, PredictJob};
 use crate::report::html;
 use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Resume};
-use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify};
+use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify, watch};
 use anyhow::Context;
 use std::sync::Arc;
 
@@ -39,6 +39,7 @@ pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Co
         Verb::Verify { dir } => verify::run(&dir)?,
         Verb::Eval(args) => evaluate(args, comm)?,
         Verb::Predict(args) => return predict(args, comm),
+        Verb::Watch { dir } => watch::run(&dir)?,
         Verb::Report { dirs, out } => {
             html::write(&dirs, &out)?;
             println!("{}", out.display());

@@ -1,13 +1,10 @@
-//! Images as the network's inputs: read, resized to every size, ahead of the network.
+//! Images as the network's inputs: read, resized to every size.
 
 use crate::data::DatasetConfig;
 use crate::data::resize::{self, Resizer};
 use crate::data::source::{Sample, Source};
 use crate::fault::BadInput;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
-use tch::Device;
 
 /// Images of one shape at one input size.
 pub struct Input {
@@ -59,11 +56,6 @@ pub fn batches(sizes: &[(u32, u32)], dataset: &DatasetConfig, most: usize) -> Ve
     groups.values().flat_map(|group| group.chunks(most.max(1)).map(<[usize]>::to_vec)).collect()
 }
 
-/// How many threads read ahead: one keeps up with a CPU, and more would take its cores.
-pub fn threads(device: Device) -> usize {
-    if device == Device::Cpu { 1 } else { rayon::current_num_threads().clamp(1, 8) }
-}
-
 /// Resizes an RGB image to every input size, appending to `inputs`.
 pub fn resize_to_all(resizer: &mut Resizer, image: resize::Image, inputs: &mut [Input]) {
     for input in inputs {
@@ -72,38 +64,6 @@ pub fn resize_to_all(resizer: &mut Resizer, image: resize::Image, inputs: &mut [
         input.pixels.resize(start + 3 * width * height, 0);
         resizer.resize(image, false, input.size, &mut input.pixels[start..], 3 * width);
     }
-}
-
-/// Prepares items 0 to `count` on `threads` threads, each with a resizer of its own, and consumes them in any order.
-///
-/// # Errors
-/// The first that `prepare` or `consume` returns; the rest is not prepared then.
-pub fn ahead<T: Send>(
-    count: usize,
-    threads: usize,
-    prepare: impl Fn(usize, &mut Resizer) -> anyhow::Result<T> + Sync,
-    mut consume: impl FnMut(T) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let next = AtomicUsize::new(0);
-    let (sender, receiver) = sync_channel(threads.max(2));
-    std::thread::scope(|scope| {
-        // Moved in, so that an early return drops it and the threads see that nobody listens.
-        let receiver = receiver;
-        for _ in 0..threads.max(1) {
-            let (sender, next, prepare) = (sender.clone(), &next, &prepare);
-            scope.spawn(move || {
-                let mut resizer = Resizer::default();
-                loop {
-                    let item = next.fetch_add(1, Ordering::Relaxed);
-                    if item >= count || sender.send(prepare(item, &mut resizer)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        receiver.iter().try_for_each(|item| consume(item?))
-    })
 }
 
 /// Reads and resizes the images `indices` of `source`, whose input sizes are equal.

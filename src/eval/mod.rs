@@ -1,8 +1,8 @@
 //! Evaluation: one integer confusion matrix over all ranks.
 //!
-//! Images whose inputs have equal shapes form batches; batch i is rank (i mod ranks)'s. A thread decodes and resizes
-//! ([`input`]) ahead of the network ([`scorer`]), whose scores become labels pixel by pixel ([`fuse`]). Ranks add their
-//! counts, so the number of ranks and threads does not show in the result.
+//! Images whose inputs have equal shapes form batches; batch i is rank (i mod ranks)'s, and there the next free
+//! thread's ([`workers`]). It decodes and resizes ([`input`]), runs the network ([`scorer`]) and makes the scores labels
+//! pixel by pixel ([`fuse`]). Counts are added, so the number of ranks and threads does not show in the result.
 
 mod boundary;
 pub mod fuse;
@@ -10,18 +10,20 @@ pub mod input;
 mod outcome;
 pub mod scorer;
 pub mod weights_choice;
+pub mod workers;
 
 pub use crate::metrics::Iou;
 pub use outcome::Outcome;
 
 use crate::comm::{Comm, agree};
-use crate::data::{DatasetConfig, source::Source};
+use crate::data::{DatasetConfig, resize::Resizer, source::Source};
 use crate::fault::BadInput;
 use crate::metrics::Confusion;
 use crate::model::{ModelConfig, Network};
 use crate::report::html::run::OVERLAYS;
 use crate::report::overlay::{self, Image};
 use crate::report::{palette::Classes, progress, write_whole};
+use crate::torch::memory;
 use anyhow::Context;
 use boundary::BoundaryCounts;
 use input::Prepared;
@@ -98,6 +100,7 @@ pub struct EvalJob<'a> {
 
 /// Evaluates the network that [`weights_choice`] finds, and prints the result on rank 0.
 pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
+    memory::keep_freed_memory();
     let open = || {
         scorer::check(job.dataset, job.val).map_err(BadInput::new)?;
         let source = Source::open(job.dataset, &job.dataset.list_val).map_err(BadInput::new)?;
@@ -114,7 +117,6 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
     let overlays =
         job.val.visualize.then(|| Overlays { folder: job.dir.join(OVERLAYS), below: usize::MAX, optional: false });
     let evaluation = Evaluation {
-        network: &network,
         source: &source,
         dataset: job.dataset,
         val: job.val,
@@ -123,7 +125,7 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         overlays,
         progress: !job.json,
     };
-    let outcome = evaluation.run(comm)?;
+    let outcome = evaluation.run(&network, comm)?;
     if comm.is_root() {
         if let Some(path) = job.csv {
             outcome.write_csv(path)?;
@@ -153,10 +155,8 @@ pub struct Overlays {
     pub optional: bool,
 }
 
-/// A network, what it is evaluated on, and how.
+/// What a network is evaluated on, and how.
 pub struct Evaluation<'a> {
-    /// In evaluation mode during [`Evaluation::run`], whatever it does otherwise.
-    pub network: &'a Network,
     /// Labelled images.
     pub source: &'a Source,
     /// How images are cut to size.
@@ -173,34 +173,64 @@ pub struct Evaluation<'a> {
     pub progress: bool,
 }
 
-/// What one rank counted.
+/// One thread's network and what it counted.
+struct Worker {
+    scorer: Scorer,
+    resizer: Resizer,
+    tally: Tally,
+}
+
+/// What was counted.
 struct Tally {
     confusion: Confusion,
     boundary: BoundaryCounts,
-    nll: f64,
+    /// Index of an image, and its summed negative log likelihood.
+    nll: Vec<(usize, f64)>,
+}
+
+impl Tally {
+    fn new(classes: usize) -> Tally {
+        Tally { confusion: Confusion::new(classes), boundary: BoundaryCounts::new(classes), nll: Vec::new() }
+    }
+
+    fn add(&mut self, other: Tally) {
+        let add = |own: &mut [i64], other: &[i64]| own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        add(&mut self.confusion.counts, &other.confusion.counts);
+        add(&mut self.boundary.counts, &other.boundary.counts);
+        self.nll.extend(other.nll);
+    }
+
+    /// Summed in the order of images, so that the deal to threads does not show in the last digits.
+    fn summed_nll(mut self) -> f64 {
+        self.nll.sort_by_key(|(image, _)| *image);
+        self.nll.iter().map(|(_, nll)| nll).sum()
+    }
 }
 
 impl Evaluation<'_> {
-    /// Evaluates every image of the source once. A collective; the same result on every rank.
+    /// Evaluates every image of the source once by `network`, in evaluation mode whatever it does otherwise. A
+    /// collective; the same result on every rank.
     ///
     /// # Errors
     /// A record that cannot be read, by name, on every rank.
-    pub fn run(&self, comm: &dyn Comm) -> anyhow::Result<Outcome> {
+    pub fn run(&self, network: &Network, comm: &dyn Comm) -> anyhow::Result<Outcome> {
         let start = Instant::now();
-        let mut tally = agree::agree(comm, self.count(comm.rank(), comm.size()))?;
+        let mut tally = agree::agree(comm, self.count(network, comm.rank(), comm.size()))?;
         comm.sum_i64(&mut tally.confusion.counts)?;
         comm.sum_i64(&mut tally.boundary.counts)?;
-        let mut nll = [tally.nll];
+        let boundary = self.val.boundary.then(|| tally.boundary.iou());
+        let confusion = std::mem::replace(&mut tally.confusion, Confusion::new(0));
+        let mut nll = [tally.summed_nll()];
         comm.sum_f64(&mut nll)?;
-        let pixels = tally.confusion.pixels().max(1) as f64;
+        let pixels = confusion.pixels().max(1) as f64;
         Ok(Outcome {
-            mean_iou: tally.confusion.mean_iou(self.val.iou),
-            pixel_accuracy: tally.confusion.pixel_accuracy(),
-            mean_accuracy: tally.confusion.mean_accuracy(),
+            mean_iou: confusion.mean_iou(self.val.iou),
+            pixel_accuracy: confusion.pixel_accuracy(),
+            mean_accuracy: confusion.mean_accuracy(),
             rule: self.val.iou,
             loss: self.val.loss.then_some(nll[0] / pixels),
-            boundary: self.val.boundary.then(|| tally.boundary.iou()),
-            confusion: tally.confusion,
+            boundary,
+            confusion,
             classes: self.classes.clone(),
             images: self.source.len(),
             seconds: start.elapsed().as_secs_f64(),
@@ -208,30 +238,32 @@ impl Evaluation<'_> {
     }
 
     /// This rank's share.
-    fn count(&self, rank: usize, ranks: usize) -> anyhow::Result<Tally> {
+    fn count(&self, network: &Network, rank: usize, ranks: usize) -> anyhow::Result<Tally> {
         scorer::check(self.dataset, self.val).map_err(BadInput::new)?;
         let batches = input::batches(self.source.sizes(), self.dataset, self.val.batch_size);
         let mine: Vec<Vec<usize>> = batches.into_iter().skip(rank).step_by(ranks).collect();
         let bar = progress::images(self.progress && rank == 0, mine.iter().map(Vec::len).sum::<usize>() as u64);
-        let scorer = Scorer::new(self.network, self.dataset, self.val, self.device);
-        let classes = self.dataset.num_class;
-        let mut tally = Tally { confusion: Confusion::new(classes), boundary: BoundaryCounts::new(classes), nll: 0.0 };
-        let prepare = |at: usize, resizer: &mut _| input::prepare(self.source, self.dataset, &mine[at], resizer);
-        input::ahead(mine.len(), input::threads(self.device), prepare, |batch| {
-            let scores = scorer.score(&batch.inputs, batch.images.len())?;
+        let count = workers::number(mine.len(), self.device);
+        let worker = |scorer| Worker { scorer, resizer: Resizer::default(), tally: Tally::new(self.dataset.num_class) };
+        let scorers = Scorer::several(count, network, self.dataset, self.val, self.device);
+        let workers = workers::share(scorers.into_iter().map(worker).collect(), mine.len(), false, |worker, at| {
+            let batch = input::prepare(self.source, self.dataset, &mine[at], &mut worker.resizer)?;
+            let scores = worker.scorer.score(&batch.inputs, batch.images.len())?;
             for (image, maps) in batch.images.iter().zip(scores) {
-                self.tally(image, &maps, &mut tally)?;
+                self.tally(image, &maps, &mut worker.tally)?;
                 bar.inc(1);
             }
             Ok(())
         })?;
         bar.finish_and_clear();
+        let mut tally = Tally::new(self.dataset.num_class);
+        workers.into_iter().for_each(|worker| tally.add(worker.tally));
         Ok(tally)
     }
 
     fn tally(&self, image: &Prepared, maps: &[fuse::ScoreMap], tally: &mut Tally) -> anyhow::Result<()> {
         let fused = fuse::fuse(maps, image.size, self.val.loss.then_some(&image.truth));
-        tally.nll += fused.nll;
+        tally.nll.push((image.index, fused.nll));
         tally.confusion.add(&image.truth, &fused.labels);
         if self.val.boundary {
             tally.boundary.add(image.size, &image.truth, &fused.labels);

@@ -4,7 +4,7 @@ use super::ValConfig;
 use super::fuse::ScoreMap;
 use super::input::Input;
 use crate::data::{DatasetConfig, batch::normalise};
-use crate::model::{Network, Pass, layers::Local};
+use crate::model::{EVALUATE, Network};
 use tch::{Device, IndexOp, Tensor};
 
 /// A setting that cannot be evaluated with.
@@ -53,8 +53,8 @@ pub fn check(dataset: &DatasetConfig, val: &ValConfig) -> Result<(), ScoreError>
 }
 
 /// A network and how images are shown to it.
-pub struct Scorer<'a> {
-    network: &'a Network,
+pub struct Scorer {
+    network: Network,
     device: Device,
     flip: bool,
     /// Side of a window; 0: none.
@@ -63,13 +63,20 @@ pub struct Scorer<'a> {
     step: i64,
 }
 
-impl<'a> Scorer<'a> {
-    /// `val` must have passed [`check`].
-    pub fn new(network: &'a Network, dataset: &DatasetConfig, val: &ValConfig, device: Device) -> Scorer<'a> {
+impl Scorer {
+    /// `count` scorers by one network, each for one thread at a time. `val` must have passed [`check`].
+    pub fn several(
+        count: usize,
+        network: &Network,
+        dataset: &DatasetConfig,
+        val: &ValConfig,
+        device: Device,
+    ) -> Vec<Scorer> {
         let padding = dataset.padding_constant.max(1);
         let two_thirds = (val.window * 2 / 3 / padding * padding).max(padding);
         let step = if val.stride == 0 { two_thirds } else { val.stride };
-        Scorer { network, device, flip: val.flip, window: val.window.into(), step: step.into() }
+        let scorer = |network| Scorer { network, device, flip: val.flip, window: val.window.into(), step: step.into() };
+        network.for_inference(count).into_iter().map(scorer).collect()
     }
 
     /// Scores `images` images of equal input shapes: for each one, a map per input, and per mirrored input.
@@ -120,8 +127,7 @@ impl<'a> Scorer<'a> {
     }
 
     fn forward(&self, images: &Tensor) -> Tensor {
-        let pass = Pass { train: false, norm: &Local, dropout: None, deep_supervision: false };
-        self.network.forward(images, &pass).main
+        self.network.forward(images, &EVALUATE).main
     }
 }
 

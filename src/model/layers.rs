@@ -48,8 +48,10 @@ pub struct DropoutKey {
 /// One forward pass through a network's layers.
 pub(super) struct Run<'a> {
     pub pass: &'a Pass<'a>,
-    /// The network's batch norm layers; a [`Norm`] is an index into them.
+    /// The network's batch norm layers, which [`ConvNorm`]s know by their index.
     pub norms: &'a [BatchNorm2d],
+    /// What is left of them where they are folded into the convolutions before them, by the same index; else empty.
+    pub shifts: &'a [Tensor],
     /// Counts the multiply-adds of the convolutions passed, where somebody wants to know.
     pub multiply_adds: Option<&'a Cell<u64>>,
 }
@@ -133,9 +135,13 @@ impl Conv2d {
     }
 
     pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
+        self.forward_shifted(x, self.bias.as_ref(), run)
+    }
+
+    /// The same with another bias.
+    fn forward_shifted(&self, x: &Tensor, bias: Option<&Tensor>, run: &Run) -> Tensor {
         let ConvShape { kernel, stride, dilation, groups, .. } = self.shape;
         let padding = dilation * (kernel - 1) / 2;
-        let bias = self.bias.as_ref();
         let y = x.conv2d(&self.weight, bias, [stride, stride], [padding, padding], [dilation, dilation], groups);
         self.count(&y, run);
         y
@@ -204,6 +210,15 @@ impl BatchNorm2d {
         }
         let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));
         x.batch_norm(Some(&self.weight), Some(&self.bias), mean, var, false, self.momentum, self.eps, true)
+    }
+
+    /// Weight and bias of a convolution that does what one of `weight` and then this layer do in evaluation.
+    pub(super) fn fold(&self, weight: &Tensor) -> (Tensor, Tensor) {
+        let double = |tensor: &Tensor| tensor.to_kind(Kind::Double);
+        let scale = double(&self.weight) / (double(&self.running_var) + self.eps).sqrt();
+        let shift = double(&self.bias) - double(&self.running_mean) * &scale;
+        let weight = double(weight) * scale.view([-1, 1, 1, 1]);
+        (weight.to_kind(Kind::Float), shift.to_kind(Kind::Float))
     }
 
     /// Moves the recorded statistics into the running ones, in the order of the passes.
@@ -287,9 +302,10 @@ impl ConvNorm {
         let conv = Conv2d::new(conv, shape);
         let momentum = norm.builder.borrow().momentum.unwrap_or(norm.initial.norm_momentum());
         let layer = BatchNorm2d::new(norm, shape.outputs, momentum);
-        let norms = &mut norm.builder.borrow_mut().norms;
-        norms.push(layer);
-        ConvNorm { conv, norm: norms.len() - 1 }
+        let builder = &mut *norm.builder.borrow_mut();
+        builder.norms.push(layer);
+        builder.normed.push(conv.weight.shallow_clone());
+        ConvNorm { conv, norm: builder.norms.len() - 1 }
     }
 
     /// Names them `0` and `1`, as the reference's `nn.Sequential` does.
@@ -298,7 +314,10 @@ impl ConvNorm {
     }
 
     pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
-        self.normalise(&self.conv.forward(x, run), run)
+        match run.shifts.get(self.norm) {
+            Some(shift) => self.conv.forward_shifted(x, Some(shift), run),
+            None => self.normalise(&self.conv.forward(x, run), run),
+        }
     }
 
     /// The same with another way to compute the convolution from its weight.
@@ -309,7 +328,10 @@ impl ConvNorm {
     }
 
     fn normalise(&self, y: &Tensor, run: &Run) -> Tensor {
-        run.norms[self.norm].forward(y, run.pass)
+        match run.shifts.get(self.norm) {
+            Some(shift) => y + shift.view([1, -1, 1, 1]),
+            None => run.norms[self.norm].forward(y, run.pass),
+        }
     }
 
     pub fn forward_relu(&self, x: &Tensor, run: &Run) -> Tensor {

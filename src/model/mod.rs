@@ -7,8 +7,11 @@ pub mod weights;
 
 mod decoder;
 mod encoder;
+mod inference;
 mod init;
 mod path;
+
+pub use inference::EVALUATE;
 
 use decoder::Decoder;
 use encoder::Encoder;
@@ -189,6 +192,13 @@ pub struct Network {
     encoder: Encoder,
     decoder: Decoder,
     norms: Vec<BatchNorm2d>,
+    /// Weights of the convolutions before them.
+    normed: Vec<Tensor>,
+    /// What is left of the batch norms in a network that only evaluates; see [`Network::for_inference`].
+    shifts: Vec<Tensor>,
+    /// What it was built from.
+    config: ModelConfig,
+    num_class: usize,
 }
 
 impl Network {
@@ -205,21 +215,25 @@ impl Network {
 
     fn assemble(config: &ModelConfig, num_class: usize, device: Device, draw: bool) -> Result<Network, ModelError> {
         let (encoder, decoder) = architectures(config)?;
-        let builder =
-            Builder { store: Store::default(), norms: Vec::new(), device, draw, momentum: config.bn_momentum };
-        let builder = RefCell::new(builder);
+        let (store, norms, normed, momentum) = (Store::default(), Vec::new(), Vec::new(), config.bn_momentum);
+        let builder = RefCell::new(Builder { store, norms, normed, device, draw, momentum });
         let path = Path::new(&builder, "encoder", encoder.initial());
         let widths = encoder.widths();
         let encoder = Encoder::new(&path, &encoder);
         let path = Path::new(&builder, "decoder", init::Initial::Kaiming);
         let decoder = Decoder::new(&path, &decoder, &widths, num_class as i64);
-        let Builder { store, norms, .. } = builder.into_inner();
-        Ok(Network { store, encoder, decoder, norms })
+        let Builder { store, norms, normed, .. } = builder.into_inner();
+        let (shifts, config) = (Vec::new(), config.clone());
+        Ok(Network { store, encoder, decoder, norms, normed, shifts, config, num_class })
     }
 
     /// Scores of `images`, f32 (n, 3, h, w), normalised; n may be 0.
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Logits {
-        self.run(images, &Run { pass, norms: &self.norms, multiply_adds: None })
+        self.run(images, &self.plain_run(pass))
+    }
+
+    fn plain_run<'a>(&'a self, pass: &'a Pass) -> Run<'a> {
+        Run { pass, norms: &self.norms, shifts: &self.shifts, multiply_adds: None }
     }
 
     fn run(&self, images: &Tensor, run: &Run) -> Logits {
@@ -228,7 +242,7 @@ impl Network {
 
     /// The encoder's feature maps of `images`, finest first.
     pub fn feature_maps(&self, images: &Tensor, pass: &Pass) -> Vec<Tensor> {
-        self.encoder.forward(images, &Run { pass, norms: &self.norms, multiply_adds: None })
+        self.encoder.forward(images, &self.plain_run(pass))
     }
 
     /// Moves the statistics recorded by the passes since the last call into the running statistics, in order.

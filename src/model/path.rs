@@ -11,6 +11,8 @@ use tch::{Device, Tensor};
 pub(super) struct Builder {
     pub store: Store,
     pub norms: Vec<BatchNorm2d>,
+    /// Weights of the convolutions before them, in the same order.
+    pub normed: Vec<Tensor>,
     pub device: Device,
     /// Whether weights get first values; otherwise they are zero, for a caller who has others.
     pub draw: bool,

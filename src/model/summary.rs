@@ -26,7 +26,7 @@ pub fn summarise(config: &ModelConfig, num_class: usize, height: i64, width: i64
     let parameters = trained.map(|entry| entry.tensor.numel() as u64).sum();
     let multiply_adds = Cell::new(0);
     let pass = Pass { train: false, norm: &Local, dropout: None, deep_supervision: true };
-    let run = Run { pass: &pass, norms: &network.norms, multiply_adds: Some(&multiply_adds) };
+    let run = Run { pass: &pass, norms: &network.norms, shifts: &[], multiply_adds: Some(&multiply_adds) };
     // A batch of no image has every tensor's shape and takes no time.
     let none = Tensor::zeros([0, 3, height, width], (Kind::Float, Device::Cpu));
     tch::no_grad(|| network.run(&none, &run));

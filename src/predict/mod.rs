@@ -10,11 +10,12 @@ use crate::comm::{Comm, agree};
 use crate::data::{DatasetConfig, decode, resize};
 use crate::eval::input::{self, Input};
 use crate::eval::scorer::{self, Scorer};
-use crate::eval::{ValConfig, fuse, weights_choice};
+use crate::eval::{ValConfig, fuse, weights_choice, workers};
 use crate::fault::BadInput;
 use crate::model::{ModelConfig, Network};
 use crate::report::overlay::{self, Image};
 use crate::report::{palette::Classes, picture, progress, write_whole};
+use crate::torch::memory;
 use anyhow::Context;
 use resize::Resizer;
 use schemars::JsonSchema;
@@ -67,6 +68,7 @@ pub struct PredictJob<'a> {
 /// # Errors
 /// Before anything is written: paths that do not exist, no images, two images of one stem, no weights.
 pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
+    memory::keep_freed_memory();
     let found = agree::from_root(comm, || {
         scorer::check(job.dataset, job.val).map_err(BadInput::new)?;
         Ok(serde_json::to_vec(&files::find(job.inputs, job.out)?)?)
@@ -80,10 +82,9 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
         eprintln!("weights: {origin}");
     }
     let classes = Classes::new(job.dataset.num_class, Some(&origin.names), Some(&origin.palette));
-    let scorer = Scorer::new(&network, job.dataset, job.val, job.device);
-    let predictor = Predictor { job, scorer, classes, weights: origin.text };
+    let predictor = Predictor { job, classes, weights: origin.text };
     let mine: Vec<&PathBuf> = images.iter().skip(comm.rank()).step_by(comm.size()).collect();
-    let skipped = agree::agree(comm, predictor.predict_all(&mine, comm.is_root()))?;
+    let skipped = agree::agree(comm, predictor.predict_all(&network, &mine, comm.is_root()))?;
     let mut skipped = [skipped];
     comm.sum_i64(&mut skipped)?;
     if comm.is_root() {
@@ -106,37 +107,36 @@ struct Picture {
 
 struct Predictor<'a> {
     job: &'a PredictJob<'a>,
-    scorer: Scorer<'a>,
     classes: Classes,
     weights: String,
 }
 
 impl Predictor<'_> {
     /// Labels `images`; returns how many could not be read.
-    fn predict_all(&self, images: &[&PathBuf], is_root: bool) -> anyhow::Result<i64> {
-        let out = self.job.out;
+    fn predict_all(&self, network: &Network, images: &[&PathBuf], is_root: bool) -> anyhow::Result<i64> {
+        let (job, out) = (self.job, self.job.out);
         std::fs::create_dir_all(out).with_context(|| format!("{}: cannot be made", out.display()))?;
         let bar = progress::images(is_root, images.len() as u64);
-        let mut skipped = 0;
-        let dataset = self.job.dataset;
-        let read = |at: usize, resizer: &mut Resizer| Ok(read(images[at], dataset, resizer));
-        input::ahead(images.len(), input::threads(self.job.device), read, |picture| {
+        let scorers =
+            Scorer::several(workers::number(images.len(), job.device), network, job.dataset, job.val, job.device);
+        let workers = scorers.into_iter().map(|scorer| (scorer, Resizer::default(), 0)).collect();
+        let workers = workers::share(workers, images.len(), true, |(scorer, resizer, skipped), at| {
             bar.inc(1);
-            match picture {
-                Ok(picture) => self.predict(&picture),
+            match read(images[at], job.dataset, resizer) {
+                Ok(picture) => self.predict(scorer, &picture),
                 Err(cause) => {
-                    skipped += 1;
+                    *skipped += 1;
                     bar.suspend(|| log::error!("{cause}; skipped"));
                     Ok(())
                 }
             }
         })?;
         bar.finish_and_clear();
-        Ok(skipped)
+        Ok(workers.iter().map(|(.., skipped)| skipped).sum())
     }
 
-    fn predict(&self, picture: &Picture) -> anyhow::Result<()> {
-        let maps = self.scorer.score(&picture.inputs, 1)?;
+    fn predict(&self, scorer: &Scorer, picture: &Picture) -> anyhow::Result<()> {
+        let maps = scorer.score(&picture.inputs, 1)?;
         let labels = fuse::fuse(maps.first().map_or(&[], Vec::as_slice), picture.size, None).labels;
         let (width, height) = picture.size;
         let image = Image { width, height, pixels: &picture.pixels };

@@ -2,7 +2,7 @@
 //!
 //! Nothing here decides anything; every function takes finished numbers or pixels.
 
-mod axis;
+pub mod axis;
 pub mod board;
 pub mod canvas;
 pub mod curve;

@@ -65,13 +65,16 @@ pub fn comparison(image: Image, truth: &[u8], prediction: &[u8], classes: &Class
 /// Pictures of the image's size in a row, then the legend.
 fn panels(image: Image, pictures: &[Vec<u8>], labels: &[u8], classes: &Classes) -> Canvas {
     let (width, height) = (i64::from(image.width), i64::from(image.height));
-    let scale = (height / 400).clamp(1, 4);
     let entries: Vec<(usize, String)> = shares(labels, classes.count())
         .into_iter()
         .filter(|(_, share)| *share >= SMALLEST_SHARE)
         .map(|(class, share)| (class, format!("{} {:.1}%", classes.names[class], 100.0 * share)))
         .collect();
-    let row = (GLYPH + 4) * scale;
+    // As large as the image's height bears, for such pictures are mostly looked at smaller than they are.
+    let row = |scale: i64| (GLYPH + 4) * scale;
+    let fits = |scale: &i64| scale * 240 <= height && entries.len() as i64 * row(*scale) + MARGIN <= height;
+    let scale = (2..=4).rev().find(fits).unwrap_or(1);
+    let row = row(scale);
     let widest = entries.iter().map(|(_, text)| text_width(text, scale)).max().unwrap_or(0);
     let pictures_width = pictures.len() as i64 * (width + MARGIN);
     let full_width = pictures_width + widest + 2 * GLYPH * scale + MARGIN;

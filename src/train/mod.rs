@@ -275,7 +275,6 @@ impl<'a> Run<'a> {
             optional: true,
         });
         let evaluation = eval::Evaluation {
-            network: &trainer.network,
             source: val,
             dataset: job.dataset,
             val: job.val,
@@ -284,7 +283,7 @@ impl<'a> Run<'a> {
             overlays,
             progress: false,
         };
-        let outcome = evaluation.run(&*self.comm)?;
+        let outcome = evaluation.run(&trainer.network, &*self.comm)?;
         let step = self.trainer.step;
         if !self.state.scores.iter().any(|score| score.step == step) {
             self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });

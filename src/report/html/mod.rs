@@ -101,7 +101,7 @@ fn pictures(run: &Run) -> String {
             html,
             "<h2>{}: confusion</h2>{}",
             escape(&run.name),
-            figure("rows: truth, columns: prediction", png)
+            figure("rows: truth, columns: prediction; a click shows a picture at its own size", png)
         );
     }
     if !run.pictures.is_empty() {
@@ -112,11 +112,14 @@ fn pictures(run: &Run) -> String {
     html
 }
 
+/// A picture as wide as there is room; a click, a tap or the space bar shows it at its own size, to be scrolled.
 fn figure(caption: &str, png: &[u8]) -> String {
     let caption = escape(caption);
     let data = base64(png);
     format!(
-        "<figure><figcaption>{caption}</figcaption><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"></figure>\n"
+        "<figure><figcaption>{caption}</figcaption><label class=\"zoom\"><input type=\"checkbox\" \
+        aria-label=\"{caption} at its own size\"><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"></label>\
+        </figure>\n"
     )
 }
 
