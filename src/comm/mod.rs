@@ -6,8 +6,10 @@
 
 pub mod agree;
 pub mod handshake;
+pub mod journal;
 pub mod mpi;
 pub mod threads;
+pub mod trace;
 pub mod watchdog;
 
 use std::sync::Arc;

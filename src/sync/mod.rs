@@ -7,6 +7,7 @@ mod transfer;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// How ranks talk to each other.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +27,9 @@ pub struct DistConfig {
     pub stall_timeout_s: f64,
     /// Steps between comparisons of all parameters over ranks; 0: never.
     pub check_replicas: u64,
+    /// A timeline of the first 100 steps for chrome://tracing or ui.perfetto.dev: rank 3 writes trace-3.json for
+    /// trace.json. Empty: none.
+    pub trace: PathBuf,
 }
 
 impl DistConfig {
@@ -63,6 +67,7 @@ impl Default for DistConfig {
             start_timeout_s: 300.0,
             stall_timeout_s: 100.0,
             check_replicas: 0,
+            trace: PathBuf::new(),
         }
     }
 }

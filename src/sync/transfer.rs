@@ -24,6 +24,12 @@ impl Transfer {
         Transfer { bucket: bucket.shallow_clone(), staging, wire }
     }
 
+    /// What this rank sends of it.
+    pub fn bytes(&self) -> u64 {
+        let of_a_value = if self.wire == Wire::F32 { 4 } else { 2 };
+        (self.bucket.numel() * of_a_value) as u64
+    }
+
     /// Replaces the bucket by its sum over ranks, and returns the sum's squared norm.
     pub fn sum(&mut self, comm: &dyn Comm) -> Result<f64, CommError> {
         let Some(staging) = &mut self.staging else {

@@ -10,12 +10,14 @@ pub use place::Place;
 pub use trainer::{Trainer, Update};
 
 use crate::checkpoint::{CheckpointConfig, Lock};
+use crate::comm::journal::Journal;
+use crate::comm::trace::Trace;
 use crate::comm::watchdog::Watchdog;
 use crate::comm::{Comm, agree};
 use crate::data::DatasetConfig;
 use crate::data::source::Source;
 use crate::eval::{self, ValConfig};
-use crate::fault::Agreed;
+use crate::fault::{Agreed, BadInput};
 use crate::model::ModelConfig;
 use crate::report::{html::run::OVERLAYS, palette::Classes};
 use crate::schedule::{OnNonfinite, TrainConfig};
@@ -86,7 +88,10 @@ pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     let parts = start::build(job, &beginning, &place, &**comm)?;
     start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
     let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
-    let trainer = start::trainer(job, &beginning, &place, &data, parts, &**comm)?;
+    let trace =
+        agree::agree(&**comm, Trace::open(&job.dist.trace, &**comm).map_err(|error| BadInput::new(error).into()))?;
+    let journal = Journal::new(trace);
+    let trainer = start::trainer(job, &beginning, &place, &data, parts, &**comm, &journal)?;
     let state = start::state(job, &beginning, &data, comm.size());
     let recorder = comm.is_root().then(|| Recorder::open(job, state, &banner)).transpose()?;
     let (start_timeout, stall_timeout) = (job.dist.start_timeout_s, job.dist.stall_timeout_s);

@@ -5,6 +5,8 @@ use super::trainer::Trainer;
 use super::{Job, Resume};
 use crate::checkpoint::{self, Lock, Score, State};
 use crate::comm::handshake;
+use crate::comm::journal::Journal;
+use crate::comm::trace::Lane;
 use crate::comm::{Comm, agree};
 use crate::data::loader::{Loader, Share};
 use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
@@ -247,7 +249,9 @@ pub fn trainer(
     data: &Data,
     parts: Parts,
     comm: &dyn Comm,
+    journal: &Journal,
 ) -> anyhow::Result<Trainer> {
+    let channel = |lane| anyhow::Ok(journal.channel(comm.duplicate()?, lane));
     let Parts { network, flat, optimizer } = parts;
     let share = Share { rank: comm.rank(), ranks: comm.size() };
     let threads = place.threads.min(job.train.workers.max(1));
@@ -256,16 +260,17 @@ pub fn trainer(
     let loader =
         Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, beginning.step, threads)?;
     Ok(Trainer {
-        reducer: Reducer::new(&flat, comm.duplicate()?, job.dist)?,
-        comm: comm.duplicate()?,
+        reducer: Reducer::new(&flat, channel(Lane::Gradients)?, job.dist, &journal.trace)?,
+        comm: channel(Lane::Step)?,
         network,
         optimizer,
-        norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, job.model.bn_variance)),
+        norm: Box::new(SyncBatchNorm::new(channel(Lane::BatchNorm)?, job.model.bn_variance)),
         loader,
         recipe: TrainConfig { global_batch: beginning.global_batch, ..train.clone() },
         running: job.model.bn_running,
         device: place.device,
         step: beginning.step,
+        trace: journal.trace.clone(),
         copying: None,
     })
 }

@@ -1,6 +1,7 @@
 //! One update, the algorithm on a page.
 
 use crate::checkpoint::Copying;
+use crate::comm::trace::{Lane, Trace};
 use crate::comm::{Comm, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::loader::{Loader, StepBatch};
@@ -38,6 +39,8 @@ pub struct Trainer {
     pub device: Device,
     /// Finished updates.
     pub step: u64,
+    /// Where its parts are drawn.
+    pub trace: Trace,
     /// A checkpoint that still copies what the next update will change.
     pub copying: Option<Copying>,
 }
@@ -73,21 +76,30 @@ pub struct Update {
 impl Trainer {
     /// Makes the next update of the network: the same one on every rank.
     pub fn step(&mut self, stop: bool) -> anyhow::Result<Update> {
+        let trace = self.trace.clone();
+        let span = |name| trace.span(Lane::Step, name);
         let start = Instant::now();
+        let waiting = span("data");
         let batch = self.loader.next().map_err(BadInput::new);
+        drop(waiting);
         let data_s = start.elapsed().as_secs_f64();
         let (batch, mut totals) = self.agree(batch, stop)?;
 
         self.reducer.zero();
         let last = batch.rounds.len().saturating_sub(1);
         for (round, part) in batch.rounds.iter().enumerate() {
+            let forward = span("forward");
             let sums = self.forward(part)?;
+            drop(forward);
             if round == last {
                 self.reducer.arm();
             }
+            let _backward = span("backward");
             self.backward(sums, part, &mut totals)?;
         }
+        let waiting = span("wait for gradients");
         let reduced = self.reducer.wait()?;
+        drop(waiting);
 
         // The norm is that of the summed gradients, so every rank takes the same branch.
         let committed = reduced.squared_norm.is_finite();
@@ -95,12 +107,14 @@ impl Trainer {
         let factor = poly(self.step, self.recipe.total_steps(), self.recipe.lr_pow);
         let (lr_encoder, lr_decoder) = (self.recipe.lr_encoder * factor, self.recipe.lr_decoder * factor);
         if committed {
+            let _optimizer = span("optimizer");
             self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced))?;
             self.network.commit_statistics(self.running);
         } else {
             self.network.discard_statistics();
         }
         self.step += 1;
+        trace.end_step();
         Ok(Update {
             step: self.step,
             lr_encoder,
