@@ -52,6 +52,15 @@ impl Journal {
         self.pages().values().map(|page| page.done).sum()
     }
 
+    /// Whether this rank is in a collective that it computes nothing beside.
+    pub fn waits(&self) -> bool {
+        let pages = self.pages();
+        let open = |lane: Lane| {
+            pages.get(lane.name()).and_then(|page| page.last.back()).is_some_and(|last| last.took.is_none())
+        };
+        open(Lane::Step) || open(Lane::BatchNorm)
+    }
+
     /// One line for every channel.
     pub fn lines(&self) -> Vec<String> {
         let text = |(name, page): (&&str, &Page)| {

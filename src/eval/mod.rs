@@ -122,6 +122,7 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         classes: &classes,
         overlays,
         progress: !job.json,
+        alive: &|| (),
     };
     let outcome = evaluation.run(comm)?;
     if comm.is_root() {
@@ -171,6 +172,8 @@ pub struct Evaluation<'a> {
     pub overlays: Option<Overlays>,
     /// Show a bar on rank 0.
     pub progress: bool,
+    /// Called after each image: an evaluation takes its time, but does not stand still.
+    pub alive: &'a dyn Fn(),
 }
 
 /// What one rank counted.
@@ -222,6 +225,7 @@ impl Evaluation<'_> {
             for (image, maps) in batch.images.iter().zip(scores) {
                 self.tally(image, &maps, &mut tally)?;
                 bar.inc(1);
+                (self.alive)();
             }
             Ok(())
         })?;

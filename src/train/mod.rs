@@ -11,7 +11,7 @@ pub use trainer::{Trainer, Update};
 
 use crate::checkpoint::{CheckpointConfig, Lock};
 use crate::comm::journal::Journal;
-use crate::comm::trace::Trace;
+use crate::comm::trace::{Lane, Trace};
 use crate::comm::watchdog::Watchdog;
 use crate::comm::{Comm, agree};
 use crate::data::DatasetConfig;
@@ -99,9 +99,17 @@ pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
         let comm = comm.clone();
         move |code| comm.abort(code)
     };
-    let watchdog = Watchdog::start(&**comm, start_timeout, stall_timeout, abort)?;
-    let mut run =
-        Run { job, comm: comm.clone(), trainer, recorder, val: data.val, train: data.train, watchdog, skipped: 0 };
+    let watchdog = Watchdog::start(&**comm, start_timeout, stall_timeout, journal.clone(), abort)?;
+    let mut run = Run {
+        job,
+        comm: journal.channel(comm.clone(), Lane::Step),
+        trainer,
+        recorder,
+        val: data.val,
+        train: data.train,
+        watchdog,
+        skipped: 0,
+    };
     run.run_through(&stop)
 }
 
@@ -227,7 +235,7 @@ impl Run<'_> {
 
     fn evaluate(&mut self) -> anyhow::Result<()> {
         self.watchdog.progress(self.trainer.step, "evaluation");
-        let (job, trainer) = (self.job, &self.trainer);
+        let (job, trainer, watchdog) = (self.job, &self.trainer, &self.watchdog);
         let classes = Classes::new(job.dataset.num_class, self.val.class_names(), self.val.palette());
         // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
         let overlays = self.comm.is_root().then(|| eval::Overlays {
@@ -244,6 +252,7 @@ impl Run<'_> {
             classes: &classes,
             overlays,
             progress: false,
+            alive: &|| watchdog.progress(trainer.step, "evaluation"),
         };
         let outcome = evaluation.run(&*self.comm)?;
         if let Some(recorder) = &mut self.recorder {

@@ -2,11 +2,13 @@
 //!
 //! A thread on every rank sends heartbeats over TCP, because MPI may be what hangs: all ranks to rank 0, rank 0 to
 //! rank 1. The heartbeat says how far the rank's own work has come ([`Watchdog::progress`]), so that one who still
-//! lives but is stuck is found as well.
+//! lives but is stuck is found as well. Before the end every rank tells its last collectives, by its own clock: those
+//! who could tell it may be the ones that hang.
 
 mod beat;
 mod table;
 
+use super::journal::Journal;
 use super::{Comm, CommError};
 use beat::{Beat, Post, Sender};
 use std::net::TcpListener;
@@ -14,6 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use table::Table;
+
+/// The part of its limit after which a waiting rank tells its last collectives.
+const TELL: f64 = 0.75;
 
 /// How long without progress until a rank is given up.
 #[derive(Clone, Copy, Debug)]
@@ -47,11 +52,13 @@ impl Watchdog {
     /// A rank without progress is given up after `start_timeout_s` seconds, `stall_timeout_s` once a step is done.
     /// Exchanges addresses over `comm` (collective), then watches until dropped.
     ///
-    /// `abort` must end the job on all ranks at once; it is called with the exit code after the message is logged.
+    /// `journal` knows the collectives that count as progress, and that are told in the end. `abort` must end the job
+    /// on all ranks at once; it is called with the exit code after the message is logged.
     pub fn start(
         comm: &dyn Comm,
         start_timeout_s: f64,
         stall_timeout_s: f64,
+        journal: Journal,
         abort: impl Fn(i32) + Send + 'static,
     ) -> Result<Watchdog, CommError> {
         let limits = Limits { start: seconds(start_timeout_s), stall: seconds(stall_timeout_s) };
@@ -79,6 +86,8 @@ impl Watchdog {
             table: Table::new(&posts, watched),
             sender: Sender::new(&posts, rank),
             limits,
+            journal,
+            own: Own::default(),
         };
         let work = move || {
             if let Some(verdict) = watch.run() {
@@ -131,6 +140,17 @@ struct Watch {
     table: Table,
     sender: Sender,
     limits: Limits,
+    journal: Journal,
+    own: Own,
+}
+
+/// How far this rank had come, and for how long it has stood there.
+#[derive(Default)]
+struct Own {
+    seen: (u64, u64),
+    stuck: Duration,
+    /// It has told its last collectives since.
+    told: bool,
 }
 
 impl Watch {
@@ -150,14 +170,35 @@ impl Watch {
             let passed = before.elapsed().min(2 * interval);
             before = Instant::now();
             self.table.age(passed);
+            self.tell_if_stuck(&own, passed);
             self.table.heard(&own);
             let received = self.inbox.as_mut().map(beat::Inbox::receive).unwrap_or_default();
             received.beats.iter().for_each(|beat| self.table.heard(beat));
             received.gone.iter().for_each(|rank| self.table.lost(*rank));
             let verdict = self.table.verdict(&self.limits);
             if verdict.is_some() {
+                self.tell();
                 return verdict;
             }
+        }
+    }
+
+    /// Well before it may be killed: rank 0's word to end the job is its last.
+    fn tell_if_stuck(&mut self, beat: &Beat, passed: Duration) {
+        let seen = (beat.ticks, beat.collectives);
+        if seen != self.own.seen {
+            self.own = Own { seen, ..Own::default() };
+        }
+        self.own.stuck += passed;
+        let limit = if beat.step > 0 { self.limits.stall } else { self.limits.start };
+        if beat.waits && self.own.stuck >= limit.mul_f64(TELL) {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if !std::mem::replace(&mut self.own.told, true) {
+            self.journal.lines().iter().for_each(|line| log::warn!("{line}"));
         }
     }
 
@@ -170,7 +211,15 @@ impl Watch {
 
     fn own_beat(&self, last: bool) -> Beat {
         let state = lock(&self.shared.state);
-        Beat { rank: self.rank, last, step: state.step, ticks: state.ticks, phase: state.phase.to_string() }
+        Beat {
+            rank: self.rank,
+            last,
+            step: state.step,
+            ticks: state.ticks,
+            collectives: self.journal.done(),
+            waits: self.journal.waits(),
+            phase: state.phase.to_string(),
+        }
     }
 }
 
@@ -184,7 +233,9 @@ mod tests {
     fn codes(advances: [bool; 2]) -> Vec<Option<i32>> {
         threads::run(2, |comm| {
             let (send, receive) = mpsc::channel();
-            let watchdog = Watchdog::start(comm.as_ref(), 300.0, 0.3, move |code| send.send(code).unwrap()).unwrap();
+            let watchdog =
+                Watchdog::start(comm.as_ref(), 300.0, 0.3, Journal::default(), move |code| send.send(code).unwrap());
+            let watchdog = watchdog.unwrap();
             let start = Instant::now();
             let mut code = None;
             for step in 1.. {
