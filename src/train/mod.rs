@@ -179,6 +179,13 @@ impl Run<'_> {
     fn check(&mut self, update: &Update) -> anyhow::Result<()> {
         if update.committed {
             self.skipped = 0;
+        } else if update.overflow {
+            let scale = self.trainer.scale.value();
+            let message = format!(
+                "step {}: an overflow in fp16; no parameter was changed, the loss scale is {scale}",
+                update.step
+            );
+            self.recorder.iter_mut().for_each(|recorder| recorder.skipped(update, &message));
         } else {
             self.refuse(update)?;
         }

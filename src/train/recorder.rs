@@ -159,7 +159,13 @@ impl Recorder {
 
     /// Starts writing a checkpoint of the trainer's present state.
     pub fn save(&mut self, trainer: &mut Trainer) {
-        let state = State { step: trainer.step, updates: trainer.optimizer.updates(), ..self.state.clone() };
+        let state = State {
+            step: trainer.step,
+            updates: trainer.optimizer.updates(),
+            loss_scale: trainer.scale.value(),
+            loss_scale_steps: trainer.scale.good(),
+            ..self.state.clone()
+        };
         let entries = &trainer.network.store.entries;
         let model: Vec<_> = entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
         trainer.copying = Some(self.saver.save(state, &model, &trainer.optimizer.state()));

@@ -14,7 +14,7 @@ use crate::data::source::Source;
 use crate::data::stage;
 use crate::fault::BadInput;
 use crate::model::{ModelConfig, Network, weights};
-use crate::optim::{self, Flat, Optimizer};
+use crate::optim::{self, Flat, LossScale, Optimizer};
 use crate::schedule::TrainConfig;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
@@ -37,6 +37,8 @@ pub struct Beginning {
     pub global_batch: usize,
     /// Updates that the optimizer has made.
     pub updates: u64,
+    /// The loss scale and its good steps, of a checkpoint.
+    pub loss_scale: Option<(f64, u64)>,
     /// Evaluations made so far.
     pub scores: Vec<Score>,
     /// The data set that the checkpoint was trained on.
@@ -101,7 +103,15 @@ fn fresh(job: &Job, ranks: usize) -> Beginning {
     let train = job.train;
     let global_batch = if train.global_batch > 0 { train.global_batch } else { train.batch_size_per_gpu * ranks };
     let step = train.start_epoch * train.epoch_iters;
-    Beginning { step, global_batch, updates: step, scores: Vec::new(), dataset_id: None, checkpoint: None }
+    Beginning {
+        step,
+        global_batch,
+        updates: step,
+        loss_scale: None,
+        scores: Vec::new(),
+        dataset_id: None,
+        checkpoint: None,
+    }
 }
 
 /// The configuration must agree with the checkpoint's in all that the future depends on.
@@ -127,8 +137,17 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
     }
     // Later checkpoints, damaged or not, are of a future that will be made again.
     checkpoint::set_aside_after(job.dir, state.step)?;
+    let loss_scale = Some((state.loss_scale, state.loss_scale_steps));
     let State { step, global_batch, updates, scores, dataset_id, .. } = state;
-    Ok(Beginning { step, global_batch, updates, scores, dataset_id: Some(dataset_id), checkpoint: Some(path) })
+    Ok(Beginning {
+        step,
+        global_batch,
+        updates,
+        loss_scale,
+        scores,
+        dataset_id: Some(dataset_id),
+        checkpoint: Some(path),
+    })
 }
 
 /// DIR/config.yaml, complete or not there.
@@ -257,6 +276,7 @@ pub fn trainer(
     let threads = place.threads.min(job.train.workers.max(1));
     let (source, order) = (data.train.clone(), data.order.clone());
     let train = job.train;
+    let scale = LossScale::new(train);
     let loader =
         Loader::start(source, order, job.dataset, train.padding_label, train.seed, share, beginning.step, threads)?;
     Ok(Trainer {
@@ -270,6 +290,7 @@ pub fn trainer(
         running: job.model.bn_running,
         device: place.device,
         step: beginning.step,
+        scale: beginning.loss_scale.map_or(scale, |(value, good)| scale.restored(value, good)),
         trace: journal.trace.clone(),
         copying: None,
     })

@@ -9,7 +9,7 @@ use crate::fault::BadInput;
 use crate::loss;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{BnRunning, Network, Pass};
-use crate::optim::Optimizer;
+use crate::optim::{LossScale, Optimizer};
 use crate::schedule::{LossNorm, TrainConfig, poly};
 use crate::sync::buckets::{Reduced, Reducer};
 use crate::torch::{memory, precision};
@@ -39,6 +39,8 @@ pub struct Trainer {
     pub device: Device,
     /// Finished updates.
     pub step: u64,
+    /// What the loss is multiplied by: more than 1 with TRAIN.amp fp16.
+    pub scale: LossScale,
     /// Where its parts are drawn.
     pub trace: Trace,
     /// A checkpoint that still copies what the next update will change.
@@ -63,6 +65,8 @@ pub struct Update {
     pub stop: bool,
     /// Whether the gradients were finite and the update was made.
     pub committed: bool,
+    /// Whether it was not, and a smaller loss scale may mend that.
+    pub overflow: bool,
     /// Seconds waited for data.
     pub data_s: f64,
     /// Seconds waited for other ranks after backward.
@@ -108,11 +112,12 @@ impl Trainer {
         let (lr_encoder, lr_decoder) = (self.recipe.lr_encoder * factor, self.recipe.lr_decoder * factor);
         if committed {
             let _optimizer = span("optimizer");
-            self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced))?;
+            self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced) / self.scale.value())?;
             self.network.commit_statistics(self.running);
         } else {
             self.network.discard_statistics();
         }
+        let overflow = self.scale.update(committed);
         self.step += 1;
         trace.end_step();
         Ok(Update {
@@ -124,6 +129,7 @@ impl Trainer {
             valid: totals.valid,
             stop: totals.stop,
             committed,
+            overflow,
             data_s,
             comm_s: reduced.waited_s,
             step_s: start.elapsed().as_secs_f64(),
@@ -178,14 +184,18 @@ impl Trainer {
             LossNorm::PerRank => own as f64 * self.recipe.micro_batches() as f64,
         };
         let loss = sums.nll / divisor.max(1.0);
-        loss.f_backward()?;
+        if self.scale.value() == 1.0 {
+            loss.f_backward()?
+        } else {
+            (&loss * self.scale.value()).f_backward()?
+        };
         totals.add(loss.detach(), sums.correct);
         Ok(())
     }
 
     /// What gradients are multiplied by so that their norm is at most TRAIN.clip_norm.
     fn clip(&self, reduced: &Reduced) -> f64 {
-        let norm = reduced.squared_norm.sqrt();
+        let norm = reduced.squared_norm.sqrt() / self.scale.value();
         if self.recipe.clip_norm > 0.0 && norm > self.recipe.clip_norm { self.recipe.clip_norm / norm } else { 1.0 }
     }
 }
