@@ -154,6 +154,9 @@ impl Comm for Channel {
     fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
         self.noted("gather", bytes.len(), |comm| comm.gather(bytes))
     }
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+        self.noted("exchange", bytes.len(), |comm| comm.exchange(bytes))
+    }
     fn barrier(&self) -> Result<(), CommError> {
         self.noted("barrier", 0, |comm| comm.barrier())
     }

@@ -218,6 +218,18 @@ impl Comm for MpiComm {
         Ok(lengths.iter().map(|&length| rest.split_off(..length as usize).unwrap_or_default().to_vec()).collect())
     }
 
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+        let mut all = vec![0u8; bytes.len()];
+        let (mine, data, part) = (bytes.as_ptr().cast(), all.as_mut_ptr().cast(), (bytes.len() / self.size) as c_int);
+        // SAFETY: the constant is set when the library is loaded.
+        let byte = unsafe { ffi::RSMPI_UINT8_T };
+        // SAFETY: both buffers hold `size` parts and outlive the operation.
+        self.complete("MPI_Ialltoall", |request| unsafe {
+            ffi::MPI_Ialltoall(mine, part, byte, data, part, byte, self.raw, request)
+        })?;
+        Ok(all)
+    }
+
     fn barrier(&self) -> Result<(), CommError> {
         // SAFETY: the communicator is live.
         self.complete("MPI_Ibarrier", |request| unsafe { ffi::MPI_Ibarrier(self.raw, request) })
