@@ -43,8 +43,11 @@ pub struct TrainConfig {
     pub padding_label: i64,
     /// global: one mean over all ranks' labelled pixels; per_rank: the reference's mean of every rank's mean.
     pub loss_norm: LossNorm,
-    /// Mixed precision: off or bf16.
+    /// Mixed precision: off, bf16, or fp16 with a loss scale that follows overflows (for GPUs; few CPUs have it, the
+    /// others convert).
     pub amp: Amp,
+    /// The first loss scale with amp fp16, a power of two.
+    pub loss_scale: f64,
     /// Keep images and weights in channels-last memory order.
     pub channels_last: bool,
     /// Largest global gradient norm; 0: no clipping.
@@ -81,6 +84,7 @@ pub enum LossNorm {
 pub enum Amp {
     Off,
     Bf16,
+    Fp16,
 }
 
 impl Amp {
@@ -89,6 +93,7 @@ impl Amp {
         match self {
             Amp::Off => None,
             Amp::Bf16 => Some(tch::Kind::BFloat16),
+            Amp::Fp16 => Some(tch::Kind::Half),
         }
     }
 }
@@ -124,6 +129,7 @@ impl Default for TrainConfig {
             padding_label: -1,
             loss_norm: LossNorm::Global,
             amp: Amp::Off,
+            loss_scale: 65536.0,
             channels_last: false,
             clip_norm: 0.0,
             on_nonfinite: OnNonfinite::Stop,

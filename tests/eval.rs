@@ -79,7 +79,7 @@ fn evaluate(
 ) -> anyhow::Result<Outcome> {
     let classes = Classes::new(dataset.num_class, source.class_names(), source.palette());
     let (classes, device, overlays, progress) = (&classes, Device::Cpu, None, false);
-    Evaluation { source, dataset, val, device, classes, overlays, progress }.run(network, comm)
+    Evaluation { source, dataset, val, device, classes, overlays, progress, alive: &|| () }.run(network, comm)
 }
 
 #[test]

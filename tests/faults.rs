@@ -81,6 +81,18 @@ fn a_stopped_rank_is_named_within_the_timeout() {
         let lines = blames(&ended, rank);
         assert_eq!(lines.len(), 1, "one line names rank {rank}: {}", ended.all());
         assert!(lines[0].contains(&pid.to_string()), "{}", ended.all());
+        for other in [0, 1, 2].into_iter().filter(|other| *other != rank) {
+            let told = |channel: &str| {
+                let (who, what) = (format!("[rank {other} on"), format!("last collectives of {channel}: "));
+                let mut lines = ended.stderr.lines().filter(|line| line.starts_with(&who));
+                lines.find(|line| line.contains(&what)).map(str::to_owned)
+            };
+            for channel in ["step", "gradients", "batch norm"] {
+                assert!(told(channel).is_some(), "rank {other}, {channel}: {}", ended.all());
+            }
+            let waits = ["step", "gradients", "batch norm"].into_iter().filter_map(told);
+            assert!(waits.filter(|line| line.contains("not done for")).count() > 0, "{}", ended.all());
+        }
     }
 }
 

@@ -183,3 +183,19 @@ fn history_and_checkpoints_have_the_documented_form() {
     let names: Vec<String> = parameters(&run, 2).into_iter().map(|(name, _)| name).collect();
     assert!(names.contains(&"encoder.conv1.weight".into()) && names.contains(&"decoder.conv_last.bias".into()));
 }
+
+#[test]
+fn gradients_that_travel_as_bf16_keep_ranks_equal_and_near_f32() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("data");
+    samples(&root, &[(48, 32); 12], 4, 7);
+    let more = ["TRAIN.batch_size_per_gpu=1", "TRAIN.fix_bn=True", "DIST.check_replicas=1", "DIST.bucket_mb=3"];
+    let runs = ["f32", "bf16"].map(|wire| {
+        let more: Vec<String> = more.iter().map(ToString::to_string).chain([format!("DIST.wire={wire}")]).collect();
+        train(3, &root, folder.path().join(wire), 3, &more)
+    });
+    let (exact, ours) = (losses(&runs[0]), losses(&runs[1]));
+    assert_eq!(ours[0], exact[0]);
+    assert_ne!(ours[2], exact[2]);
+    assert_close(&ours, &exact, 1e-2);
+}

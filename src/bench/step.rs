@@ -1,7 +1,7 @@
 //! Times updates of the configured network on a synthetic batch of the configured size.
 
 use super::median;
-use crate::comm::Comm;
+use crate::comm::{Comm, trace::Trace};
 use crate::data::DatasetConfig;
 use crate::loss::summed_nll_of_heads;
 use crate::model::layers::{DropoutKey, Normalize};
@@ -118,7 +118,7 @@ impl Step {
         comm.sum_i64(&mut valid)?;
         Ok(Step {
             optimizer: Optimizer::new(&flat, train),
-            reducer: Reducer::new(&flat, comm.duplicate()?, dist)?,
+            reducer: Reducer::new(&flat, comm.duplicate()?, dist, &Trace::default())?,
             network,
             norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, config.bn_variance)),
             recipe: train.clone(),

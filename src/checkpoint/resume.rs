@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// The keys, or sections, that may differ: they change where, how fast and how observably a run goes, not what it computes.
 /// The data are compared apart, by `dataset_id`, and where the first weights came from no longer matters.
-const FREE: [&str; 19] = [
+const FREE: [&str; 20] = [
     "DIR",
     "DIST",
     "VAL",
@@ -25,6 +25,7 @@ const FREE: [&str; 19] = [
     "TRAIN.max_minutes",
     "TRAIN.on_nonfinite",
     "TRAIN.max_skips",
+    "TRAIN.loss_scale",
 ];
 
 /// The key that a run keeps where the new configuration leaves it open (0).

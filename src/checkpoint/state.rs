@@ -28,6 +28,9 @@ pub struct State {
     pub updates: u64,
     /// The loss scale of fp16 training, 1 without.
     pub loss_scale: f64,
+    /// Good steps since it changed.
+    #[serde(default)]
+    pub loss_scale_steps: u64,
     /// Mean IoU of the evaluations made so far.
     pub scores: Vec<Score>,
     /// The resolved configuration, YAML.
@@ -74,6 +77,7 @@ impl Default for State {
             ranks: 1,
             updates: 0,
             loss_scale: 1.0,
+            loss_scale_steps: 0,
             scores: Vec::new(),
             config: String::new(),
             class_names: Vec::new(),

@@ -6,8 +6,10 @@
 
 pub mod agree;
 pub mod handshake;
+pub mod journal;
 pub mod mpi;
 pub mod threads;
+pub mod trace;
 mod ulfm;
 pub mod watchdog;
 
@@ -58,6 +60,8 @@ pub trait Comm: Send + Sync {
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError>;
     /// Everyone's `bytes`, of any length, ordered by rank, on every rank.
     fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError>;
+    /// Sends the i-th of `size` equal parts of `bytes` to rank i; what all ranks sent here, ordered by rank.
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError>;
     /// Returns when every rank has arrived.
     fn barrier(&self) -> Result<(), CommError>;
     /// A second channel among the same ranks, whose operations never mix with this one's.
@@ -124,6 +128,9 @@ impl Comm for Solo {
     fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
         Ok(vec![bytes.to_vec()])
     }
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+        Ok(bytes.to_vec())
+    }
     fn barrier(&self) -> Result<(), CommError> {
         Ok(())
     }
@@ -131,7 +138,7 @@ impl Comm for Solo {
         Ok(Arc::new(Solo))
     }
     fn abort(&self, code: i32) -> ! {
-        std::process::exit(code)
+        mpi::end_process(code)
     }
 }
 

@@ -72,13 +72,18 @@ impl Session {
         if self.comm.family.has_lost_ranks() {
             // MPI_Finalize may wait for the dead (with Open MPI 5.0 it did in 4 of 18 runs).
             let _ = self.comm.barrier();
-            let _ = std::io::stdout().flush();
-            // SAFETY: ends the process; what had to be written is.
-            unsafe { libc::_exit(code.into()) };
+            end_process(code.into());
         }
         drop(self.comm);
         drop(self.universe);
     }
+}
+
+/// Ends the process while other threads may compute: without destructors of libraries, in which those would crash.
+pub fn end_process(code: i32) -> ! {
+    let _ = std::io::stdout().flush();
+    // SAFETY: ends the process; stderr has no buffer, and what else had to be written is.
+    unsafe { libc::_exit(code) }
 }
 
 /// Polls that only yield the core: small messages between ranks of one host arrive within them.
@@ -288,6 +293,18 @@ impl Comm for MpiComm {
         Ok(lengths.iter().map(|&length| rest.split_off(..length as usize).unwrap_or_default().to_vec()).collect())
     }
 
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+        let mut all = vec![0u8; bytes.len()];
+        let (mine, data, part) = (bytes.as_ptr().cast(), all.as_mut_ptr().cast(), (bytes.len() / self.size()) as c_int);
+        // SAFETY: the constant is set when the library is loaded.
+        let byte = unsafe { ffi::RSMPI_UINT8_T };
+        // SAFETY: both buffers hold `size` parts and outlive the operation.
+        self.complete("MPI_Ialltoall", |comm, request| unsafe {
+            ffi::MPI_Ialltoall(mine, part, byte, data, part, byte, comm, request)
+        })?;
+        Ok(all)
+    }
+
     fn barrier(&self) -> Result<(), CommError> {
         // SAFETY: the communicator is live.
         self.complete("MPI_Ibarrier", |comm, request| unsafe { ffi::MPI_Ibarrier(comm, request) })
@@ -333,6 +350,6 @@ impl Comm for MpiComm {
     fn abort(&self, code: i32) -> ! {
         // SAFETY: may be called at any time between initialisation and finalisation, from any thread.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
-        std::process::exit(code)
+        end_process(code)
     }
 }

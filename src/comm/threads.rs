@@ -107,6 +107,11 @@ impl Comm for ThreadComm {
     fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
         Ok(self.group.meet(self.rank, bytes, false).0.to_vec())
     }
+    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+        let part = bytes.len() / self.group.size;
+        let (parts, _) = self.group.meet(self.rank, bytes, false);
+        Ok(parts.iter().flat_map(|bytes| &bytes[self.rank * part..][..part]).copied().collect())
+    }
     fn barrier(&self) -> Result<(), CommError> {
         self.group.meet(self.rank, &[], false);
         Ok(())

@@ -68,6 +68,8 @@ fn recipe(config: &Config) -> Result<(), String> {
     ] {
         require(value >= 0.0 && value.is_finite(), || format!("TRAIN.{key} is {value}: set it to 0 or more"))?;
     }
+    let exact = train.loss_scale.to_bits() & ((1 << 52) - 1) == 0 && (1.0..=1e18).contains(&train.loss_scale);
+    require(exact, || format!("TRAIN.loss_scale is {}: set it to a power of two, such as 65536", train.loss_scale))?;
     require((0.0..1.0).contains(&train.beta1), || format!("TRAIN.beta1 is {}: set it to 0 … 1", train.beta1))?;
     require(config.DIST.bucket_mb > 0.0, || "DIST.bucket_mb must be more than 0".into())?;
     require(config.DIST.start_timeout_s > 0.0 && config.DIST.stall_timeout_s > 0.0, || {

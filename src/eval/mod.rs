@@ -124,6 +124,7 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         classes: &classes,
         overlays,
         progress: !job.json,
+        alive: &|| (),
     };
     let outcome = evaluation.run(&network, comm)?;
     if comm.is_root() {
@@ -171,6 +172,8 @@ pub struct Evaluation<'a> {
     pub overlays: Option<Overlays>,
     /// Show a bar on rank 0.
     pub progress: bool,
+    /// Called after each image: an evaluation takes its time, but does not stand still.
+    pub alive: &'a (dyn Fn() + Sync),
 }
 
 /// One thread's network and what it counted.
@@ -252,6 +255,7 @@ impl Evaluation<'_> {
             for (image, maps) in batch.images.iter().zip(scores) {
                 self.tally(image, &maps, &mut worker.tally)?;
                 bar.inc(1);
+                (self.alive)();
             }
             Ok(())
         })?;

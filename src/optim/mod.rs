@@ -4,8 +4,10 @@
 //! each; weights of convolutions and linear layers decay, biases and batch norm do not.
 
 mod flat;
+mod scale;
 
 pub use flat::{Flat, Group, Slot, to_channels_last};
+pub use scale::LossScale;
 
 use crate::schedule::{Optim, TrainConfig};
 use crate::torch::TorchError;

@@ -6,6 +6,7 @@
 
 use super::transfer::{Transfer, squared_norm};
 use super::{DistConfig, Wire};
+use crate::comm::trace::{Lane, Span, Trace};
 use crate::comm::{Comm, CommError};
 use crate::fault;
 use crate::optim::{Flat, Slot};
@@ -45,8 +46,12 @@ struct Progress {
     armed: bool,
     /// The next bucket to send; 0 between steps.
     next: usize,
-    send: Option<Sender<usize>>,
+    send: Option<Sender<Filled>>,
+    trace: Trace,
 }
+
+/// A bucket to be sent, and the time it waits for that.
+type Filled = (usize, Span);
 
 /// The communication thread: takes bucket numbers, gives back each bucket's squared norm.
 struct Worker {
@@ -60,12 +65,12 @@ impl Reducer {
     ///
     /// `comm` must be used by nothing else. From here on gradients are found in `flat.gradients` alone; the
     /// parameters' own `.grad()` stays undefined.
-    pub fn new(flat: &Flat, comm: Arc<dyn Comm>, config: &DistConfig) -> Result<Reducer, TorchError> {
+    pub fn new(flat: &Flat, comm: Arc<dyn Comm>, config: &DistConfig, trace: &Trace) -> Result<Reducer, TorchError> {
         let bucket = |range: &std::ops::Range<i64>| flat.gradients.narrow(0, range.start, range.end - range.start);
         let buckets: Vec<Tensor> = flat.buckets.iter().map(bucket).collect();
         let mut members = vec![0; buckets.len()];
         flat.slots.iter().for_each(|slot| members[slot.bucket] += 1);
-        let (worker, send) = Worker::start(&buckets, comm, config.wire).unzip();
+        let (worker, send) = Worker::start(&buckets, comm, config.wire, trace).unzip();
         let progress = Arc::new(Mutex::new(Progress {
             arrived: vec![false; flat.slots.len()],
             missing: members.clone(),
@@ -73,6 +78,7 @@ impl Reducer {
             armed: false,
             next: 0,
             send,
+            trace: trace.clone(),
         }));
         for (index, slot) in flat.slots.iter().enumerate() {
             collect(index, slot, &flat.gradients, progress.clone())?;
@@ -93,10 +99,11 @@ impl Reducer {
 
     /// Goes on over `comm` after [`Reducer::disconnect`], with the step that was under way forgotten.
     pub fn reconnect(&mut self, comm: Arc<dyn Comm>) {
-        let send;
-        (self.worker, send) = Worker::start(&self.buckets, comm, self.wire).unzip();
         let mut progress = lock(&self.progress);
+        let (worker, send) = Worker::start(&self.buckets, comm, self.wire, &progress.trace).unzip();
         (progress.send, progress.next, progress.armed) = (send, 0, false);
+        drop(progress);
+        self.worker = worker;
     }
 
     /// Starts a step: the first gradient of each parameter replaces the old one, further ones are added to it.
@@ -179,7 +186,8 @@ impl Progress {
         while self.next < end {
             if let Some(send) = &self.send {
                 // A thread that is gone is found out by `wait`.
-                let _ = send.send(self.next);
+                let waits = self.trace.overlapping(Lane::Gradients, "queued", self.next);
+                let _ = send.send((self.next, waits.with("bucket", self.next as u64)));
             }
             self.next += 1;
         }
@@ -191,18 +199,24 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 }
 
 impl Worker {
-    fn start(buckets: &[Tensor], comm: Arc<dyn Comm>, wire: Wire) -> Option<(Worker, Sender<usize>)> {
+    fn start(buckets: &[Tensor], comm: Arc<dyn Comm>, wire: Wire, trace: &Trace) -> Option<(Worker, Sender<Filled>)> {
         if comm.size() == 1 {
             return None;
         }
         let rank = comm.rank();
-        let (send, receive) = channel::<usize>();
+        let (send, receive) = channel::<Filled>();
         let (report, done) = channel();
         let mut transfers: Vec<Transfer> = buckets.iter().map(|bucket| Transfer::new(bucket, wire)).collect();
+        let trace = trace.clone();
         let work = move || {
-            for bucket in receive {
+            for (bucket, waits) in receive {
+                drop(waits);
                 fault::point("gradients");
+                let bytes = transfers[bucket].bytes();
+                let transfer =
+                    trace.span(Lane::Gradients, "transfer").with("bucket", bucket as u64).with("bytes", bytes);
                 let result = tch::no_grad(|| transfers[bucket].sum(comm.as_ref()));
+                drop(transfer);
                 if report.send(result).is_err() {
                     return;
                 }

@@ -7,6 +7,7 @@ mod transfer;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// How ranks talk to each other.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +29,9 @@ pub struct DistConfig {
     pub elastic: bool,
     /// Steps between comparisons of all parameters over ranks; 0: never.
     pub check_replicas: u64,
+    /// A timeline of the first 100 steps for chrome://tracing or ui.perfetto.dev: rank 3 writes trace-3.json for
+    /// trace.json. Empty: none.
+    pub trace: PathBuf,
 }
 
 impl DistConfig {
@@ -66,6 +70,7 @@ impl Default for DistConfig {
             stall_timeout_s: 100.0,
             elastic: false,
             check_replicas: 0,
+            trace: PathBuf::new(),
         }
     }
 }

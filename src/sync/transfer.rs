@@ -24,6 +24,12 @@ impl Transfer {
         Transfer { bucket: bucket.shallow_clone(), staging, wire }
     }
 
+    /// What this rank sends of it.
+    pub fn bytes(&self) -> u64 {
+        let of_a_value = if self.wire == Wire::F32 { 4 } else { 2 };
+        (self.bucket.numel() * of_a_value) as u64
+    }
+
     /// Replaces the bucket by its sum over ranks, and returns the sum's squared norm.
     pub fn sum(&mut self, comm: &dyn Comm) -> Result<f64, CommError> {
         let Some(staging) = &mut self.staging else {
@@ -49,16 +55,29 @@ fn sum_host(values: &mut Tensor, wire: Wire, comm: &dyn Comm) -> Result<(), Comm
 }
 
 /// Sums values that travel as bf16 and are added up as f32, in rank order.
+///
+/// Every rank sums one part of the values and sends it to all: two times the values travel over each rank's network,
+/// whatever the number of ranks. The sum is rounded to bf16 once more.
 fn sum_bf16(values: &mut [f32], comm: &dyn Comm) -> Result<(), CommError> {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
-    let parts = comm.gather(&bytes)?;
-    values.fill(0.0);
-    for part in parts {
-        for (value, bytes) in values.iter_mut().zip(part.chunks_exact(2)) {
-            *value += bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32();
-        }
+    let part = 2 * values.len().div_ceil(comm.size());
+    let mut bytes = to_bf16(values);
+    bytes.resize(part * comm.size(), 0);
+    let received = comm.exchange(&bytes)?;
+    let mut sum = vec![0f32; part / 2];
+    for bytes in received.chunks_exact(part) {
+        sum.iter_mut().zip(from_bf16(bytes)).for_each(|(sum, value)| *sum += value);
     }
+    let parts = comm.gather(&to_bf16(&sum))?;
+    values.iter_mut().zip(parts.iter().flat_map(|bytes| from_bf16(bytes))).for_each(|(value, sum)| *value = sum);
     Ok(())
+}
+
+fn to_bf16(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
+}
+
+fn from_bf16(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.chunks_exact(2).map(|bytes| bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32())
 }
 
 /// Σ squares, added up in an order that depends on nothing but the length. Moves a GPU's values to the host.

@@ -11,6 +11,8 @@ pub use place::Place;
 pub use trainer::{Trainer, Update};
 
 use crate::checkpoint::{CheckpointConfig, Lock, Score, State};
+use crate::comm::journal::Journal;
+use crate::comm::trace::{Lane, Trace};
 use crate::comm::watchdog::Watchdog;
 use crate::comm::{Comm, agree};
 use crate::data::DatasetConfig;
@@ -107,6 +109,8 @@ struct Run<'a> {
     lock: Option<Lock>,
     recorder: Option<Recorder>,
     watchdog: Watchdog,
+    /// The collectives of all channels.
+    journal: Journal,
     /// The last update of this process.
     last: Option<Rc<Update>>,
     /// It was made, but what comes after it is not done.
@@ -131,7 +135,10 @@ impl<'a> Run<'a> {
         let parts = start::build(job, &beginning, &place, &**comm)?;
         start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
         let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
-        let trainer = start::trainer(job, &beginning, &place, &data, parts, comm)?;
+        let trace = Trace::open(&job.dist.trace, &**comm).map_err(|error| BadInput::new(error).into());
+        let journal = Journal::new(agree::agree(&**comm, trace)?);
+        let steps = journal.channel(comm.clone(), Lane::Step);
+        let trainer = start::trainer(job, &beginning, &place, &data, parts, &steps, &journal)?;
         let state = start::state(job, &beginning, &data, comm.size());
         let recorder = comm.is_root().then(|| Recorder::open(job, state.step, state.global_batch)).transpose()?;
         if let Some(recorder) = &recorder {
@@ -141,9 +148,10 @@ impl<'a> Run<'a> {
         Ok(Run {
             members: regroup::gather(&**comm, &me)?,
             me,
-            watchdog: start::watchdog(job, comm)?,
+            watchdog: start::watchdog(job, comm, &journal)?,
             was_finished: state.scores.iter().any(|score| score.step == job.train.total_steps()),
-            comm: comm.clone(),
+            comm: steps,
+            journal,
             last: None,
             unfinished: false,
             skipped: 0,
@@ -226,6 +234,13 @@ impl<'a> Run<'a> {
     fn check(&mut self, update: &Update) -> anyhow::Result<()> {
         if update.committed {
             self.skipped = 0;
+        } else if update.overflow {
+            let scale = self.trainer.scale.value();
+            let message = format!(
+                "step {}: an overflow in fp16; no parameter was changed, the loss scale is {scale}",
+                update.step
+            );
+            self.recorder.iter_mut().for_each(|recorder| recorder.skipped(update, &message));
         } else {
             self.refuse(update)?;
             self.skipped += 1;
@@ -264,9 +279,10 @@ impl<'a> Run<'a> {
     }
 
     fn evaluate(&mut self) -> anyhow::Result<()> {
-        self.watchdog.progress(self.trainer.step, "evaluation");
+        let step = self.trainer.step;
+        self.watchdog.progress(step, "evaluation");
         fault::point("evaluation");
-        let (job, trainer, val) = (self.job, &self.trainer, &self.data.val);
+        let (job, trainer, val, watchdog) = (self.job, &self.trainer, &self.data.val, &self.watchdog);
         let classes = Classes::new(job.dataset.num_class, val.class_names(), val.palette());
         // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
         let overlays = self.comm.is_root().then(|| eval::Overlays {
@@ -282,9 +298,9 @@ impl<'a> Run<'a> {
             classes: &classes,
             overlays,
             progress: false,
+            alive: &|| watchdog.progress(step, "evaluation"),
         };
         let outcome = evaluation.run(&trainer.network, &*self.comm)?;
-        let step = self.trainer.step;
         if !self.state.scores.iter().any(|score| score.step == step) {
             self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
         }

@@ -159,7 +159,13 @@ impl Recorder {
 
     /// Starts writing a checkpoint of the trainer's present state; `state` is the rest of it.
     pub fn save(&mut self, trainer: &mut Trainer, state: &State) {
-        let state = State { step: trainer.step, updates: trainer.optimizer.updates(), ..state.clone() };
+        let state = State {
+            step: trainer.step,
+            updates: trainer.optimizer.updates(),
+            loss_scale: trainer.scale.value(),
+            loss_scale_steps: trainer.scale.good(),
+            ..state.clone()
+        };
         let entries = &trainer.network.store.entries;
         let model: Vec<_> = entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
         trainer.copying = Some(self.saver.save(state, &model, &trainer.optimizer.state()));

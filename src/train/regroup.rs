@@ -7,6 +7,7 @@
 use super::recorder::Recorder;
 use super::{Run, start};
 use crate::checkpoint::{Lock, LockError};
+use crate::comm::trace::Lane;
 use crate::comm::{self, Comm, CommError, agree, handshake};
 use std::time::{Duration, Instant};
 
@@ -77,10 +78,11 @@ impl Run<'_> {
         self.comm.sum_i64(&mut unfinished)?;
         self.unfinished = unfinished[0] > 0 && self.last.is_some();
 
-        self.trainer.reducer.reconnect(self.comm.duplicate()?);
-        self.trainer.norm = start::norm(self.job, &*self.comm)?;
+        let channel = |lane| anyhow::Ok(self.journal.channel(self.comm.duplicate()?, lane));
+        self.trainer.reducer.reconnect(channel(Lane::Gradients)?);
+        self.trainer.norm = start::norm(self.job, channel(Lane::BatchNorm)?);
         self.trainer.loader = start::loader(self.job, &self.place, &self.data, self.trainer.step, &*self.comm)?;
-        self.watchdog = start::watchdog(self.job, &self.comm)?;
+        self.watchdog = start::watchdog(self.job, &self.comm, &self.journal)?;
         let taken_over = self.take_over();
         agree::agree(&*self.comm, taken_over)
     }

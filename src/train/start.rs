@@ -5,6 +5,8 @@ use super::trainer::Trainer;
 use super::{Job, Resume};
 use crate::checkpoint::{self, Lock, Score, State};
 use crate::comm::handshake;
+use crate::comm::journal::Journal;
+use crate::comm::trace::Lane;
 use crate::comm::watchdog::{Limits, Watchdog};
 use crate::comm::{Comm, CommError, agree};
 use crate::data::loader::{Loader, Share};
@@ -14,7 +16,7 @@ use crate::data::stage;
 use crate::fault::BadInput;
 use crate::model::layers::Normalize;
 use crate::model::{ModelConfig, Network, weights};
-use crate::optim::{self, Flat, Optimizer};
+use crate::optim::{self, Flat, LossScale, Optimizer};
 use crate::schedule::TrainConfig;
 use crate::sync::DistConfig;
 use crate::sync::batch_norm::SyncBatchNorm;
@@ -38,6 +40,8 @@ pub struct Beginning {
     pub global_batch: usize,
     /// Updates that the optimizer has made.
     pub updates: u64,
+    /// The loss scale and its good steps, of a checkpoint.
+    pub loss_scale: Option<(f64, u64)>,
     /// Evaluations made so far.
     pub scores: Vec<Score>,
     /// The data set that the checkpoint was trained on.
@@ -102,7 +106,15 @@ fn fresh(job: &Job, ranks: usize) -> Beginning {
     let train = job.train;
     let global_batch = if train.global_batch > 0 { train.global_batch } else { train.batch_size_per_gpu * ranks };
     let step = train.start_epoch * train.epoch_iters;
-    Beginning { step, global_batch, updates: step, scores: Vec::new(), dataset_id: None, checkpoint: None }
+    Beginning {
+        step,
+        global_batch,
+        updates: step,
+        loss_scale: None,
+        scores: Vec::new(),
+        dataset_id: None,
+        checkpoint: None,
+    }
 }
 
 /// The configuration must agree with the checkpoint's in all that the future depends on.
@@ -128,8 +140,17 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
     }
     // Later checkpoints, damaged or not, are of a future that will be made again.
     checkpoint::set_aside_after(job.dir, state.step)?;
+    let loss_scale = Some((state.loss_scale, state.loss_scale_steps));
     let State { step, global_batch, updates, scores, dataset_id, .. } = state;
-    Ok(Beginning { step, global_batch, updates, scores, dataset_id: Some(dataset_id), checkpoint: Some(path) })
+    Ok(Beginning {
+        step,
+        global_batch,
+        updates,
+        loss_scale,
+        scores,
+        dataset_id: Some(dataset_id),
+        checkpoint: Some(path),
+    })
 }
 
 /// DIR/config.yaml, complete or not there.
@@ -250,26 +271,31 @@ pub fn trainer(
     data: &Data,
     parts: Parts,
     comm: &Arc<dyn Comm>,
+    journal: &Journal,
 ) -> anyhow::Result<Trainer> {
+    let channel = |lane| anyhow::Ok(journal.channel(comm.duplicate()?, lane));
     let Parts { network, flat, optimizer } = parts;
+    let scale = LossScale::new(job.train);
     Ok(Trainer {
-        reducer: Reducer::new(&flat, comm.duplicate()?, job.dist)?,
+        reducer: Reducer::new(&flat, channel(Lane::Gradients)?, job.dist, &journal.trace)?,
         comm: comm.clone(),
         network,
         optimizer,
-        norm: norm(job, &**comm)?,
+        norm: norm(job, channel(Lane::BatchNorm)?),
         loader: loader(job, place, data, beginning.step, &**comm)?,
         recipe: TrainConfig { global_batch: beginning.global_batch, ..job.train.clone() },
         running: job.model.bn_running,
         device: place.device,
         step: beginning.step,
+        scale: beginning.loss_scale.map_or(scale, |(value, good)| scale.restored(value, good)),
+        trace: journal.trace.clone(),
         copying: None,
     })
 }
 
 /// Batch norm over all ranks.
-pub fn norm(job: &Job, comm: &dyn Comm) -> Result<Box<dyn Normalize>, CommError> {
-    Ok(Box::new(SyncBatchNorm::new(comm.duplicate()?, job.model.bn_variance)))
+pub fn norm(job: &Job, comm: Arc<dyn Comm>) -> Box<dyn Normalize> {
+    Box::new(SyncBatchNorm::new(comm, job.model.bn_variance))
 }
 
 /// This rank's micro-batches from `step` on.
@@ -281,10 +307,11 @@ pub fn loader(job: &Job, place: &Place, data: &Data, step: u64, comm: &dyn Comm)
 }
 
 /// Watches over the ranks, with the job's limits.
-pub fn watchdog(job: &Job, comm: &Arc<dyn Comm>) -> Result<Watchdog, CommError> {
+pub fn watchdog(job: &Job, comm: &Arc<dyn Comm>, journal: &Journal) -> Result<Watchdog, CommError> {
     let DistConfig { start_timeout_s, stall_timeout_s, elastic, .. } = *job.dist;
     let all = comm.clone();
-    Watchdog::start(&**comm, Limits::seconds(start_timeout_s, stall_timeout_s, elastic), move |code| all.abort(code))
+    let limits = Limits::seconds(start_timeout_s, stall_timeout_s, elastic);
+    Watchdog::start(&**comm, limits, journal.clone(), move |code| all.abort(code))
 }
 
 /// What a checkpoint says besides its tensors.

@@ -1,6 +1,7 @@
 //! One update, the algorithm on a page.
 
 use crate::checkpoint::Copying;
+use crate::comm::trace::{Lane, Trace};
 use crate::comm::{Comm, CommError, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::loader::{Loader, StepBatch};
@@ -8,7 +9,7 @@ use crate::fault::{self, BadInput};
 use crate::loss;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{BnRunning, Network, Pass};
-use crate::optim::Optimizer;
+use crate::optim::{LossScale, Optimizer};
 use crate::schedule::{LossNorm, TrainConfig, poly};
 use crate::sync::buckets::{Reduced, Reducer};
 use crate::torch::{memory, precision};
@@ -38,6 +39,10 @@ pub struct Trainer {
     pub device: Device,
     /// Finished updates.
     pub step: u64,
+    /// What the loss is multiplied by: more than 1 with TRAIN.amp fp16.
+    pub scale: LossScale,
+    /// Where its parts are drawn.
+    pub trace: Trace,
     /// A checkpoint that still copies what the next update will change.
     pub copying: Option<Copying>,
 }
@@ -58,6 +63,8 @@ pub struct Update {
     pub stop: bool,
     /// Whether the gradients were finite and the update was made.
     pub committed: bool,
+    /// Whether it was not, and a smaller loss scale may mend that.
+    pub overflow: bool,
     /// Seconds waited for data.
     pub data_s: f64,
     /// Seconds waited for other ranks after backward.
@@ -80,21 +87,30 @@ pub struct Shown {
 impl Trainer {
     /// Makes the next update of the network: the same one on every rank.
     pub fn step(&mut self, stop: bool) -> anyhow::Result<Update> {
+        let trace = self.trace.clone();
+        let span = |name| trace.span(Lane::Step, name);
         let start = Instant::now();
+        let waiting = span("data");
         let batch = self.loader.next().map_err(BadInput::new);
+        drop(waiting);
         let data_s = start.elapsed().as_secs_f64();
         let (batch, mut totals) = self.agree(batch, stop)?;
 
         self.reducer.zero();
         let last = batch.rounds.len().saturating_sub(1);
         for (round, part) in batch.rounds.iter().enumerate() {
+            let forward = span("forward");
             let sums = self.forward(part)?;
+            drop(forward);
             if round == last {
                 self.reducer.arm();
             }
+            let _backward = span("backward");
             self.backward(sums, part, &mut totals)?;
         }
+        let waiting = span("wait for gradients");
         let reduced = self.reducer.wait()?;
+        drop(waiting);
         let (loss, shown) = self.sum_up(&totals)?;
         // Where the job outlives a rank: none may make an update that another cannot make.
         if !self.comm.vote(true)? {
@@ -107,12 +123,15 @@ impl Trainer {
         let factor = poly(self.step, self.recipe.total_steps(), self.recipe.lr_pow);
         let (lr_encoder, lr_decoder) = (self.recipe.lr_encoder * factor, self.recipe.lr_decoder * factor);
         if committed {
-            self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced))?;
+            let _optimizer = span("optimizer");
+            self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced) / self.scale.value())?;
             self.network.commit_statistics(self.running);
         } else {
             self.network.discard_statistics();
         }
+        let overflow = self.scale.update(committed);
         self.step += 1;
+        trace.end_step();
         Ok(Update {
             step: self.step,
             lr_encoder,
@@ -121,6 +140,7 @@ impl Trainer {
             shown,
             stop: totals.stop,
             committed,
+            overflow,
             data_s,
             comm_s: reduced.waited_s,
             step_s: start.elapsed().as_secs_f64(),
@@ -190,15 +210,16 @@ impl Trainer {
             LossNorm::PerRank => own as f64 * self.recipe.micro_batches() as f64,
         };
         let loss = sums.nll / divisor.max(1.0);
+        let scaled = if self.scale.value() == 1.0 { loss.shallow_clone() } else { &loss * self.scale.value() };
         // An error between ranks crosses libtorch as a text: the norm has kept the original.
-        loss.f_backward().map_err(|error| self.norm.failure().map_or_else(|| error.into(), anyhow::Error::from))?;
+        scaled.f_backward().map_err(|error| self.norm.failure().map_or_else(|| error.into(), anyhow::Error::from))?;
         totals.add(loss.detach(), sums.correct);
         Ok(())
     }
 
     /// What gradients are multiplied by so that their norm is at most TRAIN.clip_norm.
     fn clip(&self, reduced: &Reduced) -> f64 {
-        let norm = reduced.squared_norm.sqrt();
+        let norm = reduced.squared_norm.sqrt() / self.scale.value();
         if self.recipe.clip_norm > 0.0 && norm > self.recipe.clip_norm { self.recipe.clip_norm / norm } else { 1.0 }
     }
 }

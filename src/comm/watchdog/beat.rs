@@ -10,7 +10,7 @@ const BYTES: usize = 64;
 /// A random number that only the ranks of one job know.
 pub type Token = [u8; 16];
 
-const PHASE: usize = 23;
+const PHASE: usize = 15;
 const CONNECT: Duration = Duration::from_secs(2);
 /// Connections that are kept open: nobody can exhaust the process's files by connecting.
 const CONNECTIONS: usize = 1 << 14;
@@ -23,6 +23,10 @@ pub struct Beat {
     pub last: bool,
     pub step: u64,
     pub ticks: u64,
+    /// Finished collectives.
+    pub collectives: u64,
+    /// The rank is in a collective and computes nothing.
+    pub waits: bool,
     pub phase: String,
 }
 
@@ -33,9 +37,10 @@ impl Beat {
         bytes[16..24].copy_from_slice(&(self.rank as u64).to_le_bytes());
         bytes[24..32].copy_from_slice(&self.step.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.ticks.to_le_bytes());
-        bytes[40] = u8::from(self.last);
+        bytes[40..48].copy_from_slice(&self.collectives.to_le_bytes());
+        bytes[48] = u8::from(self.last) + 2 * u8::from(self.waits);
         let phase = &self.phase.as_bytes()[..self.phase.len().min(PHASE)];
-        bytes[41..41 + phase.len()].copy_from_slice(phase);
+        bytes[49..49 + phase.len()].copy_from_slice(phase);
         bytes
     }
 
@@ -43,10 +48,12 @@ impl Beat {
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         (bytes[..16] == token).then(|| Beat {
             rank: number(16) as usize,
-            last: bytes[40] == 1,
+            last: bytes[48] & 1 > 0,
             step: number(24),
             ticks: number(32),
-            phase: String::from_utf8_lossy(&bytes[41..]).trim_end_matches('\0').to_string(),
+            collectives: number(40),
+            waits: bytes[48] & 2 > 0,
+            phase: String::from_utf8_lossy(&bytes[49..]).trim_end_matches('\0').to_string(),
         })
     }
 }
@@ -211,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_beat_survives_the_wire_and_another_jobs_does_not() {
-        let beat = Beat { rank: 3, last: true, step: 9, ticks: 44, phase: "gradients".into() };
+        let (step, ticks, collectives, phase) = (9, 44, 812, "gradients".into());
+        let beat = Beat { rank: 3, last: true, step, ticks, collectives, waits: true, phase };
         assert_eq!(Beat::from_bytes(&beat.to_bytes([7; 16]), [7; 16]), Some(beat.clone()));
         assert_eq!(Beat::from_bytes(&beat.to_bytes([7; 16]), [8; 16]), None);
     }

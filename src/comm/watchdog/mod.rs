@@ -2,11 +2,13 @@
 //!
 //! A thread on every rank sends heartbeats over TCP, because MPI may be what hangs: all ranks to rank 0, rank 0 to
 //! rank 1. The heartbeat says how far the rank's own work has come ([`Watchdog::progress`]), so that one who still
-//! lives but is stuck is found as well.
+//! lives but is stuck is found as well. Before the end every rank tells its last collectives, by its own clock: those
+//! who could tell it may be the ones that hang.
 
 mod beat;
 mod table;
 
+use super::journal::Journal;
 use super::{Comm, CommError};
 use beat::{Beat, Post, Sender};
 use std::net::TcpListener;
@@ -14,6 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use table::Table;
+
+/// The part of its limit after which a waiting rank tells its last collectives.
+const TELL: f64 = 0.75;
 
 /// How long without progress until a rank is given up.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +61,14 @@ struct State {
 impl Watchdog {
     /// Exchanges addresses over `comm` (collective), then watches until dropped.
     ///
-    /// `abort` must end the job on all ranks at once; it is called with the exit code after the message is logged.
-    pub fn start(comm: &dyn Comm, limits: Limits, abort: impl Fn(i32) + Send + 'static) -> Result<Watchdog, CommError> {
+    /// `journal` knows the collectives that count as progress, and that are told in the end. `abort` must end the job
+    /// on all ranks at once; it is called with the exit code after the message is logged.
+    pub fn start(
+        comm: &dyn Comm,
+        limits: Limits,
+        journal: Journal,
+        abort: impl Fn(i32) + Send + 'static,
+    ) -> Result<Watchdog, CommError> {
         let rank = comm.rank();
         let listener = (rank < 2 && comm.size() > 1).then(|| TcpListener::bind(("0.0.0.0", 0)));
         let listener = listener.transpose().map_err(|cause| failed(rank, cause))?;
@@ -82,6 +93,8 @@ impl Watchdog {
             table: Table::new(&posts, watched),
             sender: Sender::new(&posts, rank),
             limits,
+            journal,
+            own: Own::default(),
         };
         let work = move || {
             if let Some(verdict) = watch.run() {
@@ -129,6 +142,17 @@ struct Watch {
     table: Table,
     sender: Sender,
     limits: Limits,
+    journal: Journal,
+    own: Own,
+}
+
+/// How far this rank had come, and for how long it has stood there.
+#[derive(Default)]
+struct Own {
+    seen: (u64, u64),
+    stuck: Duration,
+    /// It has told its last collectives since.
+    told: bool,
 }
 
 impl Watch {
@@ -148,6 +172,7 @@ impl Watch {
             let passed = before.elapsed().min(2 * interval);
             before = Instant::now();
             self.table.age(passed);
+            self.tell_if_stuck(&own, passed);
             self.table.heard(&own);
             let received = self.inbox.as_mut().map(beat::Inbox::receive).unwrap_or_default();
             received.beats.iter().for_each(|beat| self.table.heard(beat));
@@ -156,8 +181,28 @@ impl Watch {
             }
             let verdict = self.table.verdict(&self.limits);
             if verdict.is_some() {
+                self.tell();
                 return verdict;
             }
+        }
+    }
+
+    /// Well before it may be killed: rank 0's word to end the job is its last.
+    fn tell_if_stuck(&mut self, beat: &Beat, passed: Duration) {
+        let seen = (beat.ticks, beat.collectives);
+        if seen != self.own.seen {
+            self.own = Own { seen, ..Own::default() };
+        }
+        self.own.stuck += passed;
+        let limit = if beat.step > 0 { self.limits.stall } else { self.limits.start };
+        if beat.waits && self.own.stuck >= limit.mul_f64(TELL) {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if !std::mem::replace(&mut self.own.told, true) {
+            self.journal.lines().iter().for_each(|line| log::warn!("{line}"));
         }
     }
 
@@ -170,7 +215,15 @@ impl Watch {
 
     fn own_beat(&self, last: bool) -> Beat {
         let state = lock(&self.shared.state);
-        Beat { rank: self.rank, last, step: state.step, ticks: state.ticks, phase: state.phase.to_string() }
+        Beat {
+            rank: self.rank,
+            last,
+            step: state.step,
+            ticks: state.ticks,
+            collectives: self.journal.done(),
+            waits: self.journal.waits(),
+            phase: state.phase.to_string(),
+        }
     }
 }
 
@@ -185,7 +238,8 @@ mod tests {
         threads::run(2, |comm| {
             let (send, receive) = mpsc::channel();
             let limits = Limits::seconds(300.0, 0.3, false);
-            let watchdog = Watchdog::start(comm.as_ref(), limits, move |code| send.send(code).unwrap()).unwrap();
+            let abort = move |code| send.send(code).unwrap();
+            let watchdog = Watchdog::start(comm.as_ref(), limits, Journal::default(), abort).unwrap();
             let start = Instant::now();
             let mut code = None;
             for step in 1.. {

@@ -13,6 +13,8 @@ const SHOWN: usize = 4;
 /// The watched ranks.
 pub struct Table {
     rows: Vec<Row>,
+    /// These are all ranks.
+    whole: bool,
 }
 
 struct Row {
@@ -40,7 +42,7 @@ impl Table {
             lost: false,
             finished: false,
         };
-        Table { rows: watched.into_iter().map(row).collect() }
+        Table { whole: watched.len() == posts.len(), rows: watched.into_iter().map(row).collect() }
     }
 
     /// Time has passed.
@@ -56,7 +58,7 @@ impl Table {
         let Some(row) = self.rows.iter_mut().find(|row| row.rank == beat.rank) else { return };
         row.silent = Duration::ZERO;
         row.finished |= beat.last;
-        if row.last.as_ref().is_none_or(|last| last.ticks != beat.ticks) {
+        if row.last.as_ref().is_none_or(|last| (last.ticks, last.collectives) != (beat.ticks, beat.collectives)) {
             row.stuck = Duration::ZERO;
         }
         row.last = Some(beat.clone());
@@ -82,21 +84,28 @@ impl Table {
         let limit = if started { limits.stall } else { limits.start };
         let patience = |row: &Row| if row.lost { GONE.min(limits.stall) } else { limits.stall };
         let silent = known().filter(|(row, _)| row.silent >= patience(row)).max_by_key(|(row, _)| row.silent);
-        // All wait for the slowest: whoever has come least far.
-        let stuck = || known().filter(|(row, _)| row.stuck >= limit).min_by_key(|(_, last)| (last.step, last.ticks));
+        // Who waits in a collective is not to blame while another, such as one with more to evaluate, goes on.
+        let all_stuck = self.whole && known().all(|(row, _)| row.stuck >= limit);
+        let blamed = |row: &Row, last: &Beat| row.stuck >= limit && (all_stuck || !last.waits);
+        // All wait for whoever is in no collective or, failing that, has come least far.
+        let stuck = || {
+            let blamed = known().filter(|(row, last)| blamed(row, last));
+            blamed.min_by_key(|(_, last)| (last.waits, last.step, last.ticks, last.collectives))
+        };
         let (row, last, state, time) = match silent {
             Some((row, last)) => (row, last, "is silent", row.silent),
             None => stuck().map(|(row, last)| (row, last, "makes no progress", row.stuck))?,
         };
+        let place = |beat: &Beat| format!("{} of step {}, collective {}", beat.phase, beat.step, beat.collectives);
         let others: Vec<String> = known()
             .filter(|(other, _)| other.rank != row.rank)
             .take(SHOWN)
-            .map(|(other, last)| format!("rank {} in {} of step {}", other.rank, last.phase, last.step))
+            .map(|(other, last)| format!("rank {} in {}", other.rank, place(last)))
             .collect();
         let others = if others.is_empty() { String::new() } else { format!("; waiting for it: {}", others.join(", ")) };
-        let Row { rank, place, .. } = row;
+        let Row { rank, place: host, .. } = row;
         let state = format!("{state} for {:.0} s", time.as_secs_f64());
-        Some(format!("rank {rank} ({place}) {state}, last seen in {} of step {}{others}", last.phase, last.step))
+        Some(format!("rank {rank} ({host}) {state}, last seen in {}{others}", place(last)))
     }
 }
 
@@ -112,7 +121,7 @@ mod tests {
     }
 
     fn beat(rank: usize, step: u64, ticks: u64) -> Beat {
-        Beat { rank, last: false, step, ticks, phase: "gradients".into() }
+        Beat { rank, last: false, step, ticks, collectives: 7, waits: false, phase: "gradients".into() }
     }
 
     /// Seconds pass in which the ranks named beat as they are told.
@@ -150,6 +159,19 @@ mod tests {
     fn of_ranks_that_stand_still_the_one_behind_is_named() {
         let mut table = table(3);
         pass(&mut table, 12, &[beat(0, 4, 9), beat(1, 4, 8), beat(2, 4, 9)]);
+        let verdict = table.verdict(&LIMITS).unwrap();
+        assert!(verdict.starts_with("rank 1 (host node1, pid 101) makes no progress"), "{verdict}");
+    }
+
+    #[test]
+    fn ranks_that_wait_are_not_blamed_while_another_goes_on() {
+        let mut table = table(3);
+        let waiting = |rank| Beat { waits: true, ..beat(rank, 4, 9) };
+        for tick in 0..40 {
+            pass(&mut table, 1, &[waiting(0), beat(1, 4, 10 + tick), waiting(2)]);
+            assert_eq!(table.verdict(&LIMITS), None);
+        }
+        pass(&mut table, 12, &[waiting(0), beat(1, 4, 49), waiting(2)]);
         let verdict = table.verdict(&LIMITS).unwrap();
         assert!(verdict.starts_with("rank 1 (host node1, pid 101) makes no progress"), "{verdict}");
     }

@@ -1,0 +1,87 @@
+//! DIST.trace: a timeline of steps that shows buckets travel beside backward.
+
+mod common;
+
+/// Jobs that can be watched and killed.
+#[path = "common/jobs.rs"]
+mod jobs;
+
+use common::{mpirun, run, samples, tiny};
+use jobs::{Job, wait_for_step};
+use serde_json::Value;
+use std::path::Path;
+
+/// The events that a rank has written, all of them whole.
+fn events(folder: &Path, rank: usize) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join(format!("trace-{rank}.json"))).unwrap();
+    let events: Vec<Value> = serde_json::from_str(&text).unwrap();
+    assert!(events.iter().all(|event| event["pid"] == rank));
+    events
+}
+
+/// Beginning and end of the spans with this name, with their events.
+fn spans<'a>(events: &'a [Value], name: &str) -> Vec<(f64, f64, &'a Value)> {
+    let number = |value: &Value| value.as_f64().unwrap();
+    let found = events.iter().filter(|event| event["ph"] == "X" && event["name"] == name);
+    found.map(|event| (number(&event["ts"]), number(&event["ts"]) + number(&event["dur"]), event)).collect()
+}
+
+fn overrides(folder: &Path, steps: u64) -> Vec<String> {
+    let root = folder.join("data");
+    samples(&root, &[(48, 32); 8], 4, 1);
+    let mut all = tiny(&root, &folder.join("run"), steps);
+    all.push(format!("DIST.trace={}", folder.join("trace.json").display()));
+    all.push("DIST.bucket_mb=2".into());
+    all
+}
+
+#[test]
+fn every_bucket_is_sent_in_every_step_and_some_beside_backward() {
+    let folder = tempfile::tempdir().unwrap();
+    run(mpirun(2).args(overrides(folder.path(), 3)), 120).ok();
+    for rank in [0, 1] {
+        let events = events(folder.path(), rank);
+        for part in ["data", "forward", "backward", "wait for gradients", "optimizer"] {
+            assert_eq!(spans(&events, part).len(), 3, "{part}");
+        }
+        let transfers = spans(&events, "transfer");
+        let bucket = |event: &Value| event["args"]["bucket"].as_u64().unwrap();
+        let buckets = transfers.iter().map(|(_, _, event)| bucket(event)).max().unwrap() + 1;
+        assert!(buckets > 3);
+        for number in 0..buckets {
+            let of_it: Vec<_> = transfers.iter().filter(|(_, _, event)| bucket(event) == number).collect();
+            assert_eq!(of_it.len(), 3, "bucket {number}");
+            assert!(of_it.iter().all(|(_, _, event)| event["args"]["bytes"].as_u64().unwrap() > 0));
+            for phase in ["b", "e"] {
+                let of_it = events.iter().filter(|event| event["ph"] == phase && event["id"] == number);
+                assert_eq!(of_it.count(), 3, "bucket {number} waits");
+            }
+        }
+        let backward = spans(&events, "backward");
+        let beside = |start: f64, end: f64| backward.iter().any(|(from, to, _)| start < *to && end > *from);
+        assert!(transfers.iter().any(|(start, end, _)| beside(*start, *end)), "{transfers:?}\n{backward:?}");
+        assert!(events.iter().any(|event| event["cat"] == "batch norm" && event["name"] == "gather"));
+    }
+}
+
+#[test]
+fn the_file_is_whole_when_the_job_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = Job::start(mpirun(2).args(overrides(folder.path(), 100_000)));
+    wait_for_step(&folder.path().join("run"), 3);
+    job.kill_all();
+    for rank in [0, 1] {
+        assert!(spans(&events(folder.path(), rank), "forward").len() >= 2);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_made_is_named_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = overrides(folder.path(), 3);
+    all.push("DIST.trace=/nowhere/trace.json".into());
+    let ended = run(mpirun(2).args(all), 60);
+    assert_eq!(ended.code, 2, "{}", ended.all());
+    let errors = ended.errors();
+    assert!(errors.len() == 1 && errors[0].contains("DIST.trace: /nowhere/trace-0.json"), "{}", ended.all());
+}
