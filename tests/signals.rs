@@ -70,19 +70,12 @@ fn a_request_that_comes_while_the_job_starts_is_kept() {
         let (dir, overrides) = endless(&folder, &format!("run{index}"));
         let job = Job::start(mpirun(2).args(&overrides));
         let pid = job.rank(index % 2);
-        wait_for("the program that listens", 60, || listens(pid, signal).then_some(()));
+        wait_for("the program that listens", 60, || jobs::listens(pid, signal).then_some(()));
         assert!(!dir.join("metrics.jsonl").exists());
         send(pid, signal);
         assert_stopped(&job.wait(60), &dir);
         assert_eq!(trained(&dir), [1]);
     }
-}
-
-/// Whether a process has taken charge of a signal.
-fn listens(pid: u32, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 #[test]

@@ -74,6 +74,13 @@ pub fn send(pid: u32, signal: Signal) {
     let _ = kill_process(Pid::from_raw(pid as i32).expect("a process id is not 0"), signal);
 }
 
+/// Whether a process has taken charge of a signal.
+pub fn listens(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
+}
+
 /// The processes that `pid` and its children have started.
 fn descendants(pid: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")

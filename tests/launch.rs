@@ -1,0 +1,93 @@
+//! launch/mpirun.sh: Ctrl-C and SIGTERM become requests, twice they end the run, and --restarts starts it again.
+
+mod common;
+#[path = "common/jobs.rs"]
+mod jobs;
+
+use common::{events, samples, tiny};
+use jobs::{Job, send, trained, wait_for, wait_for_step};
+use rustix::process::Signal;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The script with two ranks that train `steps` steps, and where the run is.
+fn script(folder: &Path, steps: u64, options: &[&str]) -> (Command, PathBuf) {
+    let (root, dir) = (folder.join("data"), folder.join("run"));
+    samples(&root, &[(48, 32), (32, 48), (40, 40)], 4, 1);
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/launch/mpirun.sh"));
+    command.args(["--np", "2", "--mpi", "--oversubscribe"]).args(options).args(tiny(&root, &dir, steps));
+    command.arg("CHECKPOINT.every_steps=1").env("OMP_NUM_THREADS", "1");
+    (command, dir)
+}
+
+#[test]
+fn ctrl_c_and_sigterm_ask_for_a_checkpoint_and_code_75() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut command, dir) = script(folder.path(), 100_000, &[]);
+        let job = Job::start(&mut command);
+        wait_for_step(&dir, 2);
+        send(job.pid(), signal);
+        let ended = job.wait(60);
+        assert_eq!(ended.code, 75, "{}", ended.all());
+        let newest = segdist::checkpoint::newest(&dir).unwrap().unwrap();
+        assert_eq!(Some(&newest.state.step), trained(&dir).last());
+    }
+}
+
+#[test]
+fn sigterm_while_the_ranks_start_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut command, dir) = script(folder.path(), 100_000, &[]);
+    let job = Job::start(&mut command);
+    for rank in [0, 1] {
+        let pid = job.rank(rank);
+        wait_for("the program that listens", 60, || jobs::listens(pid, Signal::USR1).then_some(()));
+    }
+    send(job.pid(), Signal::TERM);
+    let ended = job.wait(60);
+    assert_eq!(ended.code, 75, "{}", ended.all());
+    assert_eq!(trained(&dir), [1]);
+}
+
+#[test]
+fn a_second_signal_ends_the_run_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut command, dir) = script(folder.path(), 100_000, &[]);
+    // Steps long enough for both signals to fall into one.
+    command.args(["DATASET.imgSizes=(400,)", "DATASET.imgMaxSize=600", "TRAIN.batch_size_per_gpu=4"]);
+    let job = Job::start(&mut command);
+    wait_for_step(&dir, 1);
+    let ranks = [job.rank(0), job.rank(1)];
+    send(job.pid(), Signal::INT);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    send(job.pid(), Signal::INT);
+    let ended = job.wait(30);
+    assert!(![0, 75].contains(&ended.code), "{}", ended.all());
+    for rank in ranks {
+        wait_for("the end of the ranks", 10, || (!Path::new(&format!("/proc/{rank}")).exists()).then_some(()));
+    }
+}
+
+#[test]
+fn a_failed_run_is_started_again_and_finishes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut command, dir) = script(folder.path(), 8, &["--restarts", "1"]);
+    let job = Job::start(&mut command);
+    wait_for_step(&dir, 3);
+    send(job.rank(1), Signal::KILL);
+    let ended = job.wait(120);
+    assert_eq!(ended.code, 0, "{}", ended.all());
+    assert!(ended.stderr.contains("start 2 of 2"), "{}", ended.all());
+    assert_eq!(trained(&dir), (1..=8).collect::<Vec<_>>());
+    assert_eq!(events(&dir, "finished").len(), 1);
+}
+
+#[test]
+fn a_run_that_keeps_failing_ends_with_its_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut command, _) = script(folder.path(), 8, &["--restarts", "3"]);
+    let ended = common::run(command.arg("DATASET.num_clas=4"), 60);
+    assert_eq!(ended.code, 2, "{}", ended.all());
+    assert!(!ended.stderr.contains("start 2"), "what the user has to mend is not tried again: {}", ended.all());
+}
