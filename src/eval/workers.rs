@@ -7,8 +7,8 @@ use rayon::ThreadPoolBuilder;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tch::Device;
 
-/// Threads that keep a GPU busy while others decode and fuse; each has an image's activations there.
-const FOR_A_GPU: usize = 8;
+/// Enough to keep a GPU busy while others decode and fuse; each has an image's activations there.
+const FOR_A_GPU: usize = 4;
 
 /// Threads of this process for computing.
 fn threads() -> usize {
