@@ -79,7 +79,7 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Time a part: step, loader or allreduce.
+    /// Time a part: step, loader, allreduce, or how much of it overlaps with backward.
     Bench {
         /// What to time.
         what: Bench,
@@ -197,6 +197,7 @@ pub enum Bench {
     Step,
     Loader,
     Allreduce,
+    Overlap,
 }
 
 /// Puts `train` in front of arguments that begin with a flag or an override.
