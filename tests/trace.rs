@@ -1,4 +1,4 @@
-//! DIST.trace: a timeline of steps that shows buckets travel beside backward.
+//! DIST.trace and `bench overlap`: buckets are seen to travel beside backward.
 
 mod common;
 
@@ -24,6 +24,13 @@ fn spans<'a>(events: &'a [Value], name: &str) -> Vec<(f64, f64, &'a Value)> {
     let number = |value: &Value| value.as_f64().unwrap();
     let found = events.iter().filter(|event| event["ph"] == "X" && event["name"] == name);
     found.map(|event| (number(&event["ts"]), number(&event["ts"]) + number(&event["dur"]), event)).collect()
+}
+
+/// Transfers that share a moment with backward.
+fn beside_backward(events: &[Value]) -> usize {
+    let backward = spans(events, "backward");
+    let beside = |start: f64, end: f64| backward.iter().any(|(from, to, _)| start < *to && end > *from);
+    spans(events, "transfer").iter().filter(|(start, end, _)| beside(*start, *end)).count()
 }
 
 fn overrides(folder: &Path, steps: u64) -> Vec<String> {
@@ -57,10 +64,21 @@ fn every_bucket_is_sent_in_every_step_and_some_beside_backward() {
                 assert_eq!(of_it.count(), 3, "bucket {number} waits");
             }
         }
-        let backward = spans(&events, "backward");
-        let beside = |start: f64, end: f64| backward.iter().any(|(from, to, _)| start < *to && end > *from);
-        assert!(transfers.iter().any(|(start, end, _)| beside(*start, *end)), "{transfers:?}\n{backward:?}");
+        assert!(beside_backward(&events) > 0, "{transfers:?}");
         assert!(events.iter().any(|event| event["cat"] == "batch norm" && event["name"] == "gather"));
+    }
+}
+
+#[test]
+fn without_overlap_every_bucket_waits_for_the_end_of_backward() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = overrides(folder.path(), 2);
+    all.push("DIST.overlap=False".into());
+    run(mpirun(2).args(all), 120).ok();
+    for rank in [0, 1] {
+        let events = events(folder.path(), rank);
+        assert!(spans(&events, "transfer").len() > 6);
+        assert_eq!(beside_backward(&events), 0);
     }
 }
 
@@ -84,4 +102,15 @@ fn a_file_that_cannot_be_made_is_named_before_the_first_step() {
     assert_eq!(ended.code, 2, "{}", ended.all());
     let errors = ended.errors();
     assert!(errors.len() == 1 && errors[0].contains("DIST.trace: /nowhere/trace-0.json"), "{}", ended.all());
+}
+
+#[test]
+fn bench_overlap_times_the_same_update_three_ways() {
+    let small = ["MODEL.arch_encoder=resnet18dilated", "MODEL.arch_decoder=c1", "DATASET.imgSizes=(32,)"];
+    let ended = run(mpirun(2).args(["bench", "overlap", "--json"]).args(small).arg("DATASET.imgMaxSize=32"), 120).ok();
+    let row: Value = serde_json::from_str(ended.stdout.trim()).unwrap();
+    for key in ["overlapped_s", "serial_s", "alone_s", "backward_s", "sum_s"] {
+        assert!(row[key].as_f64().unwrap() > 0.0, "{key}: {row}");
+    }
+    assert!(row["hidden"].is_number(), "{row}");
 }

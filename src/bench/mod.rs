@@ -2,6 +2,7 @@
 
 pub mod allreduce;
 pub mod loader;
+pub mod overlap;
 pub mod step;
 
 use comfy_table::Table;

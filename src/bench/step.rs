@@ -74,8 +74,8 @@ pub fn batch_size(dataset: &DatasetConfig) -> (i64, i64) {
     (padded(short.min(dataset.imgMaxSize)), padded(long))
 }
 
-/// A network, what trains it, and one batch.
-struct Step {
+/// A network, what trains it, and one batch of random images.
+pub struct Step {
     network: Network,
     optimizer: Optimizer,
     reducer: Reducer,
@@ -90,7 +90,8 @@ struct Step {
 }
 
 impl Step {
-    fn new(
+    /// Every rank of `comm` makes its own. A collective.
+    pub fn new(
         dataset: &DatasetConfig,
         config: &ModelConfig,
         train: &TrainConfig,
@@ -130,14 +131,16 @@ impl Step {
         })
     }
 
-    /// One update, to the end of it on the device.
-    fn run(&mut self, number: u64) -> anyhow::Result<()> {
+    /// One update, to the end of it on the device; seconds of backward, and of the wait for gradients after it.
+    pub fn run(&mut self, number: u64) -> anyhow::Result<(f64, f64)> {
         self.reducer.zero();
         let loss = precision::autocast(self.device, self.recipe.amp.kind(), || self.loss(number))?;
         self.reducer.arm();
+        let start = Instant::now();
         loss.backward();
-        let finite = self.reducer.wait()?.squared_norm.is_finite();
-        if finite {
+        let backward_s = start.elapsed().as_secs_f64();
+        let reduced = self.reducer.wait()?;
+        if reduced.squared_norm.is_finite() {
             self.optimizer.step(self.recipe.lr_encoder, self.recipe.lr_decoder, 1.0)?;
             self.network.commit_statistics(self.model.bn_running);
         } else {
@@ -146,7 +149,7 @@ impl Step {
         if let Device::Cuda(index) = self.device {
             tch::Cuda::synchronize(index as i64);
         }
-        Ok(())
+        Ok((backward_s, reduced.waited_s))
     }
 
     fn loss(&self, number: u64) -> Tensor {

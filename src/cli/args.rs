@@ -85,7 +85,7 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Time a part: step, loader or allreduce.
+    /// Time a part: step, loader, allreduce, or how much of it overlaps with backward.
     Bench {
         /// What to time.
         what: Bench,
@@ -203,6 +203,7 @@ pub enum Bench {
     Step,
     Loader,
     Allreduce,
+    Overlap,
 }
 
 /// Puts `train` in front of arguments that begin with a flag or an override.

@@ -178,9 +178,10 @@ fn show_config(config: &ConfigArgs) -> anyhow::Result<()> {
 fn bench(what: Bench, config: &ConfigArgs, json: bool, comm: &Arc<dyn Comm>) -> anyhow::Result<()> {
     let config = load(config, &**comm)?;
     match what {
-        Bench::Step => {
+        Bench::Step | Bench::Overlap => {
             let place = train::Place::find(&**comm, &config.DIST)?;
-            bench::step::run(&config.DATASET, &config.MODEL, &config.TRAIN, &config.DIST, place.device, comm, json)
+            let run = if what == Bench::Step { bench::step::run } else { bench::overlap::run };
+            run(&config.DATASET, &config.MODEL, &config.TRAIN, &config.DIST, place.device, comm, json)
         }
         Bench::Loader => bench::loader::run(&config.DATASET, &config.TRAIN, json),
         Bench::Allreduce => bench::allreduce::run(&**comm, json),

@@ -16,7 +16,7 @@ use std::ffi::{c_int, c_void};
 use std::io::Write;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 unsafe extern "C" {
     fn segdist_mpi_in_place() -> *mut c_void;
@@ -24,6 +24,14 @@ unsafe extern "C" {
 
 /// Longest message of one call, in elements: counts are C ints, and 2^28 four-byte values are 1 GiB.
 const CHUNK: usize = 1 << 28;
+
+/// What Open MPI is told, unless the user has said something else.
+const SETTINGS: [(&str, &str); 2] = [
+    // Several ranks may share a core: let MPI's own waits (finalisation, the launcher's barrier) yield it.
+    ("OMPI_MCA_mpi_yield_when_idle", "1"),
+    // For sums in place it takes a binomial tree, which sends all values twice over one direction of a link at a time.
+    ("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "rabenseifner"),
+];
 
 /// Variables that a launcher sets for each process it starts.
 const LAUNCHERS: [&str; 5] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_ID", "MPI_LOCALNRANKS"];
@@ -47,9 +55,10 @@ pub struct Session {
 impl Session {
     /// Initialises MPI for calls from several threads.
     pub fn start() -> Result<Session, CommError> {
-        // Several ranks may share a core: let MPI's own waits (finalisation, the launcher's barrier) yield it.
-        // SAFETY: called from main before any other thread exists.
-        unsafe { std::env::set_var("OMPI_MCA_mpi_yield_when_idle", "1") };
+        for (name, value) in SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
+            // SAFETY: called from main before any other thread exists.
+            unsafe { std::env::set_var(name, value) };
+        }
         let failed = |cause: &str| CommError::Failed { call: "MPI_Init_thread", rank: 0, cause: cause.to_owned() };
         let (universe, level) = mpi::initialize_with_threading(mpi::Threading::Multiple)
             .ok_or_else(|| failed("MPI was initialised before"))?;
@@ -89,13 +98,15 @@ pub fn end_process(code: i32) -> ! {
 /// Polls that only yield the core: small messages between ranks of one host arrive within them.
 const YIELDS: u64 = 200;
 
-/// Sleeps for as short as the kernel can: by default it may take 50 µs longer, which doubles a message's time.
-fn nap() {
+/// Sleeps for a 64th of the time waited so far, 10 to 200 µs: what takes long is looked at seldom, for each look takes
+/// time from the thread that computes. By default the kernel may sleep 50 µs longer, which doubles a message's time.
+fn nap(waited: Duration) {
     thread_local!(static PRECISE: () = {
         // The default slack is only slower.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     });
-    PRECISE.with(|()| std::thread::sleep(Duration::from_micros(10)));
+    let time = (waited / 64).clamp(Duration::from_micros(10), Duration::from_micros(200));
+    PRECISE.with(|()| std::thread::sleep(time));
 }
 
 /// One communicator.
@@ -202,6 +213,7 @@ impl MpiComm {
         self.check(call, start(self.group().raw, request.as_mut_ptr()))?;
         // SAFETY: the start call succeeded, so it has written the request.
         let mut request = unsafe { request.assume_init() };
+        let start = Instant::now();
         for poll in 0u64.. {
             let mut done = 0;
             // SAFETY: `request` is the one just started; the status may be ignored.
@@ -210,7 +222,7 @@ impl MpiComm {
             match (done != 0, poll) {
                 (true, _) => break,
                 (_, 0..YIELDS) => std::thread::yield_now(),
-                _ => nap(),
+                _ => nap(start.elapsed()),
             }
         }
         Ok(())

@@ -44,6 +44,8 @@ struct Progress {
     /// How many parameters each bucket has.
     members: Vec<usize>,
     armed: bool,
+    /// DIST.overlap.
+    overlap: bool,
     /// The next bucket to send; 0 between steps.
     next: usize,
     send: Option<Sender<Filled>>,
@@ -76,6 +78,7 @@ impl Reducer {
             missing: members.clone(),
             members,
             armed: false,
+            overlap: config.overlap,
             next: 0,
             send,
             trace: trace.clone(),
@@ -117,7 +120,7 @@ impl Reducer {
     pub fn arm(&mut self) {
         let mut progress = lock(&self.progress);
         progress.missing = progress.members.clone();
-        progress.armed = true;
+        progress.armed = progress.overlap;
     }
 
     /// Sends what backward did not fill, and waits until every gradient holds the sum over ranks.

@@ -17,6 +17,8 @@ pub struct DistConfig {
     pub transport: Transport,
     /// Size of a gradient bucket in MiB; the first one is at most 1 MiB.
     pub bucket_mb: f64,
+    /// Send buckets while backward goes on; False, after it, is there to measure what that saves.
+    pub overlap: bool,
     /// Type of gradients between ranks: f32 or bf16.
     pub wire: Wire,
     /// Allow more ranks than GPUs on a node.
@@ -64,6 +66,7 @@ impl Default for DistConfig {
         DistConfig {
             transport: Transport::Auto,
             bucket_mb: 25.0,
+            overlap: true,
             wire: Wire::F32,
             share_gpu: false,
             start_timeout_s: 300.0,

@@ -1,0 +1,70 @@
+//! How much of the gradients' way between ranks is hidden behind backward.
+//!
+//! The same update three ways in turn, so that whatever else a machine does falls on all three alike: buckets sent
+//! beside backward, buckets sent after it, and every rank for itself. A time ends when the slowest rank is done.
+
+use super::median;
+use super::step::Step;
+use crate::comm::{Comm, Solo};
+use crate::data::DatasetConfig;
+use crate::model::ModelConfig;
+use crate::schedule::TrainConfig;
+use crate::sync::DistConfig;
+use crate::torch::memory;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Instant;
+use tch::Device;
+
+/// Rounds before the clock counts.
+const WARM_UP: u64 = 2;
+const MEASURED: u64 = 15;
+
+/// Prints the medians `overlapped_s`, `serial_s` and `alone_s`, of the serial way `backward_s` and `sum_s`, and
+/// `hidden`, (serial − overlapped) ÷ (serial − alone).
+pub fn run(
+    dataset: &DatasetConfig,
+    model: &ModelConfig,
+    train: &TrainConfig,
+    dist: &DistConfig,
+    device: Device,
+    comm: &Arc<dyn Comm>,
+    json: bool,
+) -> anyhow::Result<()> {
+    memory::keep_freed_memory();
+    let solo: Arc<dyn Comm> = Arc::new(Solo);
+    let [overlapped, serial] = [true, false].map(|overlap| DistConfig { overlap, ..dist.clone() });
+    let mut ways = Vec::new();
+    for (dist, comm) in [(&overlapped, comm), (&serial, comm), (dist, &solo)] {
+        ways.push(Step::new(dataset, model, train, dist, device, comm)?);
+    }
+    let mut times = [(); 3].map(|()| Vec::new());
+    let (mut backwards, mut sums) = (Vec::new(), Vec::new());
+    for round in 0..WARM_UP + MEASURED {
+        for (way, step) in ways.iter_mut().enumerate() {
+            comm.barrier()?;
+            let start = Instant::now();
+            let (backward_s, waited_s) = step.run(round)?;
+            comm.barrier()?;
+            if round < WARM_UP {
+                continue;
+            }
+            times[way].push(start.elapsed().as_secs_f64());
+            if way == 1 {
+                backwards.push(backward_s);
+                sums.push(waited_s);
+            }
+        }
+    }
+    if comm.is_root() {
+        let [overlapped_s, serial_s, alone_s] = times.each_mut().map(|times| median(times));
+        let hidden = (serial_s - overlapped_s) / (serial_s - alone_s);
+        let (backward_s, sum_s) = (median(&mut backwards), median(&mut sums));
+        let row = json!({
+            "overlapped_s": overlapped_s, "serial_s": serial_s, "alone_s": alone_s,
+            "backward_s": backward_s, "sum_s": sum_s, "hidden": hidden,
+        });
+        super::print(&row, json);
+    }
+    Ok(())
+}
