@@ -1,0 +1,127 @@
+"""Fine-tuning on CamVid beside the reference: mean IoU of both from the same ImageNet weights, and of segdist from
+random values, a few seeds each. Prints a table; nothing compares with it.
+
+    python tests/golden/camvid.py PATH_OF_THE_REFERENCE PATH_OF_CAMVID MOBILENETV2_WEIGHTS [SEEDS [STEPS]]
+
+PATH_OF_CAMVID holds {train,val}/{images,labels}; the weights are MobileNetV2's in the reference's names. Both train
+MobileNetV2 and c1_deepsup on short sides of 120 pixels, 8 images a step, and are asked about 480 x 360 pixels.
+Needs what networks.py needs, Pillow, and target/release/segdist.
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from itertools import zip_longest
+
+import numpy
+import torch
+from PIL import Image
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE), sys.argv[1]]
+sys.argv[1:] = [str(pathlib.Path(argument).absolute()) for argument in sys.argv[1:4]] + sys.argv[4:]
+REFERENCE, CAMVID, WEIGHTS = sys.argv[1:4]
+
+import networks  # noqa: E402
+from mit_semseg.config import cfg  # noqa: E402
+from mit_semseg.dataset import TrainDataset, ValDataset  # noqa: E402
+from mit_semseg.models import SegmentationModule, models  # noqa: E402
+from mit_semseg.utils import intersectionAndUnion  # noqa: E402
+
+CLASSES, VOID, SIZE, BATCH = 11, 11, 120, 8
+
+
+def odgt(split, folder):
+    """The split as the reference wants it: a list, and labels that count from 1."""
+    lines = []
+    for image in sorted(pathlib.Path(CAMVID, split, "images").iterdir()):
+        label = folder / split / f"{image.stem}.png"
+        label.parent.mkdir(exist_ok=True)
+        raw = numpy.array(Image.open(pathlib.Path(CAMVID, split, "labels", label.name)))
+        Image.fromarray(numpy.where(raw == VOID, 0, raw + 1).astype(numpy.uint8)).save(label)
+        width, height = Image.open(image).size
+        record = dict(fpath_img=str(image), fpath_segm=str(label), width=width, height=height)
+        lines.append(json.dumps(record))
+    path = folder / f"{split}.odgt"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def reference(folder, seed, steps):
+    """Mean IoU after training by the reference's data set, loss, optimizers and schedule; its batch norm counts as it
+    does over several GPUs, which is segdist's default."""
+    import train
+
+    torch.manual_seed(seed)
+    numpy.random.seed(seed)
+    encoder = networks.random_encoder(models, "mobilenetv2dilated")
+    encoder.load_state_dict(torch.load(WEIGHTS, weights_only=True), strict=False)
+    decoder = models.ModelBuilder.build_decoder(arch="c1_deepsup", fc_dim=320, num_class=CLASSES)
+    for layer in [*encoder.modules(), *decoder.modules()]:
+        if isinstance(layer, models.BatchNorm2d):
+            layer._tmp_running_mean = layer.running_mean * layer._running_iter
+            layer._tmp_running_var = layer.running_var * layer._running_iter
+            layer.register_forward_hook(lambda *call: networks.observe(*call) if call[0].training else None)
+    criterion = torch.nn.NLLLoss(ignore_index=-1)
+    network = SegmentationModule(encoder, decoder, criterion, 0.4).train()
+    cfg.DATASET.imgSizes, cfg.DATASET.imgMaxSize, cfg.DATASET.num_class = [SIZE], 480, CLASSES
+    cfg.DATASET.padding_constant = cfg.DATASET.segm_downsampling_rate = 8
+    cfg.TRAIN.max_iters = steps
+    optimizers = train.create_optimizers((encoder, decoder, criterion), cfg)
+    data = TrainDataset("", odgt("train", folder), cfg.DATASET, batch_per_gpu=BATCH)
+    # The reference shuffles by the first index that a loader's worker asks for.
+    for step in range(steps):
+        train.adjust_learning_rate(optimizers, step, cfg)
+        network.zero_grad()
+        network(data[seed])[0].backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    return evaluate(encoder.eval(), decoder.eval(), ValDataset("", odgt("val", folder), cfg.DATASET))
+
+
+def evaluate(encoder, decoder, data):
+    decoder.use_softmax = True
+    totals = numpy.zeros((2, CLASSES))
+    for index in range(len(data)):
+        sample = data[index]
+        labels = sample["seg_label"][0].numpy()
+        with torch.no_grad():
+            maps = encoder(sample["img_data"][0], return_feature_maps=True)
+            scores = decoder(maps, segSize=labels.shape)
+        totals += intersectionAndUnion(scores.argmax(1)[0].numpy(), labels, CLASSES)
+    return float((totals[0] / (totals[1] + 1e-10)).mean())
+
+
+def segdist(folder, seed, steps, initial):
+    run = [str(ROOT / "target/release/segdist"), "--quiet", "--cfg",
+           str(ROOT / "configs/camvid-mobilenetv2dilated-c1_deepsup.yaml"), "DIR", str(folder / f"run-{seed}"),
+           "DATASET.root_dataset", CAMVID, "DATASET.label_map", str(ROOT / "configs/camvid-labels.yaml"),
+           "DATASET.imgSizes", f"({SIZE},)", "TRAIN.seed", str(seed), "TRAIN.batch_size_per_gpu", str(BATCH),
+           "TRAIN.num_epoch", "1", "TRAIN.epoch_iters", str(steps), *initial]
+    subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
+    events = [json.loads(line) for line in open(folder / f"run-{seed}" / "metrics.jsonl")]
+    return next(event["mean_iou"] for event in reversed(events) if event["event"] == "eval")
+
+
+def main():
+    seeds, steps = (int(given or default) for given, default in zip_longest(sys.argv[4:6], (3, 200)))
+    ways = {
+        "the reference, ImageNet weights": reference,
+        "segdist, ImageNet weights": lambda *run: segdist(*run, ["MODEL.weights_encoder", WEIGHTS]),
+        "segdist, random values": lambda *run: segdist(*run, ["MODEL.init", "random"]),
+    }
+    results = {name: [] for name in ways}
+    for seed in range(1, seeds + 1):
+        for name, way in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                results[name].append(100 * way(pathlib.Path(folder), seed, steps))
+            print(f"seed {seed}, {name}: {results[name][-1]:.2f}", file=sys.stderr, flush=True)
+    for name, found in results.items():
+        print(f"{name}: mean {statistics.mean(found):.2f} of", *(f"{one:.2f}" for one in found))
+
+
+main()
