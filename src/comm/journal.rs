@@ -169,8 +169,9 @@ impl Comm for Channel {
     fn survive(&self) -> Result<(), String> {
         self.inner.survive()
     }
+    /// Not watched: where nobody survives a death, it is no collective.
     fn vote(&self, yes: bool) -> Result<bool, CommError> {
-        self.noted("vote", 1, |comm| comm.vote(yes))
+        self.inner.vote(yes)
     }
     fn shrink(&self) -> Result<(), CommError> {
         self.inner.shrink()

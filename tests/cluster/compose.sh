@@ -24,7 +24,7 @@ ends() {
     within "$1" eval "! kill -0 $job" || { cat "$output"; fail "the job did not end within $1 s"; }
     wait $job || code=$?
 }
-names_node3() { grep -E 'rank [0-9]+|mpirun.sh:' "$output" | grep -q node3 || { cat "$output"; fail "nothing names node3"; }; }
+names_node3() { grep -aE 'rank [0-9]+|mpirun.sh:' "$output" | grep -q node3 || { cat "$output"; fail "nothing names node3"; }; }
 
 say "doctor over three hosts"
 report=$(cluster doctor --json | tr -d '\0') && echo "$report"
@@ -48,7 +48,7 @@ ends 60
 docker unpause "$(container node3)" >/dev/null
 [ $code != 0 ] || fail "exit code 0"
 names_node3
-say "ended with code $code: $(grep -m 1 node3 "$output")"
+say "ended with code $code: $(grep -am 1 node3 "$output")"
 
 say "a node is killed, comes back, and the run continues"
 # shellcheck disable=SC2046
@@ -75,7 +75,7 @@ ends 60
 docker network connect "$network" "$(container node3)"
 [ $code != 0 ] || fail "exit code 0"
 names_node3
-say "ended with code $code: $(grep -m 1 node3 "$output")"
+say "ended with code $code: $(grep -am 1 node3 "$output")"
 
 say "the folder of the run is full"
 code=0
@@ -87,5 +87,5 @@ docker run --rm --volumes-from "$(container node1)" --tmpfs /full:size=150m,mode
     exit \$code" >"$output" 2>&1 || code=$?
 [ $code != 99 ] || { cat "$output"; fail "the checkpoint before is not intact"; }
 [ $code != 0 ] || { cat "$output"; fail "exit code 0 without room for the last checkpoint"; }
-say "ended with code $code, the checkpoint before is intact: $(grep -m 1 -i 'no space' "$output")"
+say "ended with code $code, the checkpoint before is intact: $(grep -am 1 -i 'no space' "$output")"
 say PASSED
