@@ -24,7 +24,8 @@ ends() {
     within "$1" eval "! kill -0 $job" || { cat "$output"; fail "the job did not end within $1 s"; }
     wait $job || code=$?
 }
-names_node3() { grep -aE 'rank [0-9]+|mpirun.sh:' "$output" | grep -q node3 || { cat "$output"; fail "nothing names node3"; }; }
+blame='(rank [0-9]+ \(host node3|mpirun.sh: node3).*'
+names_node3() { grep -aqE "$blame" "$output" || { cat "$output"; fail "nothing names node3"; }; }
 
 say "doctor over three hosts"
 report=$(cluster doctor --json | tr -d '\0') && echo "$report"
@@ -48,7 +49,7 @@ ends 60
 docker unpause "$(container node3)" >/dev/null
 [ $code != 0 ] || fail "exit code 0"
 names_node3
-say "ended with code $code: $(grep -am 1 node3 "$output")"
+say "ended with code $code: $(grep -aom 1 -E "$blame" "$output")"
 
 say "a node is killed, comes back, and the run continues"
 # shellcheck disable=SC2046
@@ -75,7 +76,7 @@ ends 60
 docker network connect "$network" "$(container node3)"
 [ $code != 0 ] || fail "exit code 0"
 names_node3
-say "ended with code $code: $(grep -am 1 node3 "$output")"
+say "ended with code $code: $(grep -aom 1 -E "$blame" "$output")"
 
 say "the folder of the run is full"
 code=0
