@@ -9,7 +9,8 @@
 #   --interface NAME   network interface or CIDR network that ranks talk over, such as ib0 or 10.1.0.0/16
 #   --bind WHAT        none: a rank's threads go wherever they like, each rank takes its share of the cores (default);
 #                      numa: they stay in one NUMA domain, with the memory; core: OMP_NUM_THREADS of them get cores each
-#   --restarts N       after a failure, start again up to N times, from the last checkpoint, on the hosts that answer
+#   --restarts N       after a failure, start again up to N times, from the last checkpoint, on the hosts that answer; not
+#                      where a start came no further than the one before it on the same hosts
 #   --elastic          when ranks die, the others go on without them (DIST.elastic; Open MPI 5)
 #   --mpi "OPTIONS"    anything else for mpirun
 #
@@ -150,7 +151,7 @@ run() {
 
 dir=$(run_dir "$@")
 for ((start = 0; ; start++)); do
-    code=0
+    code=0 before=$(newest_step "$dir")
     run "$@" || code=$?
     if [ -n "$dir" ] && [ "$code" = 0 ] && ! says_finished "$dir"; then
         say "mpirun returned 0, but $dir/metrics.jsonl does not say that the run is finished"
@@ -168,6 +169,9 @@ for ((start = 0; ; start++)); do
         left=$(mktemp)
         host_lines | awk -v lost=" ${lost//$'\n'/ } " '!index(lost, " " $1 " ")' >"$left"
         options=("${options[@]/"$hosts"/"$left"}") hosts=$left np=
+    elif [ -n "$dir" ] && [ "$(newest_step "$dir")" -le "$before" ]; then
+        say "failed with code $code; not started again: it came no further than step $before"
+        exit "$code"
     fi
     say "failed with code $code; start $((start + 2)) of $((restarts + 1))"
 done

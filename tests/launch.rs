@@ -84,10 +84,21 @@ fn a_failed_run_is_started_again_and_finishes() {
 }
 
 #[test]
-fn a_run_that_keeps_failing_ends_with_its_code() {
+fn a_run_that_comes_no_further_is_not_started_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut command, dir) = script(folder.path(), 8, &["--restarts", "5"]);
+    command.env("SEGDIST_FAULT", "forward:1");
+    let ended = common::run(&mut command, 120);
+    assert!(![0, 75].contains(&ended.code), "{}", ended.all());
+    assert!(ended.stderr.contains("not started again") && !ended.stderr.contains("start 2"), "{}", ended.all());
+    assert!(trained(&dir).is_empty());
+}
+
+#[test]
+fn what_the_user_has_to_mend_is_not_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let (mut command, _) = script(folder.path(), 8, &["--restarts", "3"]);
     let ended = common::run(command.arg("DATASET.num_clas=4"), 60);
     assert_eq!(ended.code, 2, "{}", ended.all());
-    assert!(!ended.stderr.contains("start 2"), "what the user has to mend is not tried again: {}", ended.all());
+    assert!(!ended.stderr.contains("start 2"), "{}", ended.all());
 }
