@@ -38,7 +38,9 @@ within 120 has_steps control /shared/disturbed 4 || { show "$job"; fail "no step
 on control scancel --signal=USR1 "$job"
 within 60 in_state "$job" PENDING || { show "$job"; fail "the job did not go back into the queue"; }
 on control scontrol show job "$job"
-# Slurm holds a requeued job back for two minutes; nobody needs to wait for that here.
+# Slurm holds a requeued job back for two minutes, in which the nodes end its first start; here that takes seconds.
+within 60 idle || fail "the nodes do not come free"
+sleep 10
 on control scontrol update "JobId=$job" StartTime=now
 within 300 in_state "$job" COMPLETED || { show "$job"; fail "the preempted run did not complete"; }
 show "$job"
