@@ -14,7 +14,9 @@ use std::process::Command;
 fn script(folder: &Path, steps: u64, options: &[&str]) -> (Command, PathBuf) {
     let (root, dir) = (folder.join("data"), folder.join("run"));
     samples(&root, &[(48, 32), (32, 48), (40, 40)], 4, 1);
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/launch/mpirun.sh"));
+    // A shell cannot trap what was ignored when it began, as SIGINT is in jobs that a script runs in the background.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", concat!(env!("CARGO_MANIFEST_DIR"), "/launch/mpirun.sh")]);
     command.args(["--np", "2", "--mpi", "--oversubscribe"]).args(options).args(tiny(&root, &dir, steps));
     command.arg("CHECKPOINT.every_steps=1").env("OMP_NUM_THREADS", "1");
     (command, dir)

@@ -77,8 +77,10 @@ pub fn wait(mut child: Child, limit: u64) -> Ended {
         if start.elapsed() > Duration::from_secs(limit) {
             child.kill().expect("a child can be killed");
             child.wait().expect("a child can be waited for");
-            let text = stderr.join().expect("a reader does not panic");
-            panic!("still running after {limit} s\n{text}");
+            // Processes that it has started may hold the stream open.
+            std::thread::sleep(Duration::from_secs(1));
+            let text = stderr.is_finished().then(|| stderr.join().expect("a reader does not panic"));
+            panic!("still running after {limit} s\n{}", text.unwrap_or_default());
         }
         std::thread::sleep(Duration::from_millis(10));
     };
