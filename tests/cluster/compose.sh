@@ -33,11 +33,11 @@ grep -q '3 on 3 host(s)' <<<"$report" || fail "doctor does not see three hosts"
 
 say "three hosts train what three ranks of one host train"
 # shellcheck disable=SC2046
-on node1 launch/mpirun.sh --np 3 --mpi "--oversubscribe" $(arguments /shared/alone 9) >/dev/null
+on node1 launch/mpirun.sh --np 3 --mpi "--oversubscribe" $(arguments /shared/alone 40) >/dev/null
 # shellcheck disable=SC2046
-cluster $(arguments /shared/cluster 9) >/dev/null
+cluster $(arguments /shared/cluster 40) >/dev/null
 diff <(losses node1 /shared/alone) <(losses node1 /shared/cluster) || fail "losses differ"
-on node1 cmp /shared/{alone,cluster}/checkpoints/step-00000009/model.safetensors || fail "parameters differ"
+on node1 cmp /shared/{alone,cluster}/checkpoints/step-00000040/model.safetensors || fail "parameters differ"
 say "equal, bit for bit, losses and parameters"
 
 say "a node is paused"
@@ -53,17 +53,19 @@ say "ended with code $code: $(grep -aom 1 -E "$blame" "$output")"
 
 say "a node is killed, comes back, and the run continues"
 # shellcheck disable=SC2046
-start $(arguments /shared/killed 9)
+start $(arguments /shared/killed 40)
 within 120 has_steps node1 /shared/killed 4 || { cat "$output"; fail "no steps"; }
 docker kill "$(container node3)" >/dev/null
+killed=$SECONDS
 ends 20
+say "ended $((SECONDS - killed)) s after it"
 [ $code != 0 ] || fail "exit code 0"
 names_node3
 docker start "$(container node3)" >/dev/null
 within 30 ready || fail "node3 does not come back"
 # shellcheck disable=SC2046
-cluster $(arguments /shared/killed 9) >/dev/null || fail "the run does not continue"
-on node1 cmp /shared/{cluster,killed}/checkpoints/step-00000009/model.safetensors || fail "parameters differ"
+cluster $(arguments /shared/killed 40) >/dev/null || fail "the run does not continue"
+on node1 cmp /shared/{cluster,killed}/checkpoints/step-00000040/model.safetensors || fail "parameters differ"
 say "continued to the parameters of the undisturbed run"
 
 say "the network of a node is cut"

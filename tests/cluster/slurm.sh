@@ -28,12 +28,12 @@ grep -q 'srun --mpi=pmix' <<<"$report" && grep -q '2 on 2 host(s)' <<<"$report" 
 
 say "an undisturbed run"
 # shellcheck disable=SC2046
-quiet=$(submit $(arguments /shared/quiet 12))
+quiet=$(submit $(arguments /shared/quiet 60))
 within 240 in_state "$quiet" COMPLETED || { show "$quiet"; fail "the undisturbed run did not complete"; }
 
 say "a run that is preempted"
 # shellcheck disable=SC2046
-job=$(submit $(arguments /shared/disturbed 12))
+job=$(submit $(arguments /shared/disturbed 60))
 within 120 has_steps control /shared/disturbed 4 || { show "$job"; fail "no steps"; }
 on control scancel --signal=USR1 "$job"
 within 60 in_state "$job" PENDING || { show "$job"; fail "the job did not go back into the queue"; }
