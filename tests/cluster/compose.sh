@@ -68,6 +68,17 @@ cluster $(arguments /shared/killed 40) >/dev/null || fail "the run does not cont
 on node1 cmp /shared/{cluster,killed}/checkpoints/step-00000040/model.safetensors || fail "parameters differ"
 say "continued to the parameters of the undisturbed run"
 
+say "a rank is killed on another host, and the others go on"
+# shellcheck disable=SC2046
+start --elastic $(arguments /shared/elastic 40)
+within 120 has_steps node1 /shared/elastic 4 || { cat "$output"; fail "no steps"; }
+on node3 pkill -KILL -x segdist
+ends 120
+[ $code = 0 ] || { cat "$output"; fail "exit code $code"; }
+grep -aq 'with 2 ranks' "$output" || { cat "$output"; fail "nobody says that two go on"; }
+[ "$(losses node1 /shared/elastic | wc -l)" = 40 ] || fail "steps are missing"
+say "$(grep -aom 1 'going on from step.*' "$output")"
+
 say "the network of a node is cut"
 network=$(docker inspect -f '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}}{{end}}' "$(container node3)")
 # shellcheck disable=SC2046
