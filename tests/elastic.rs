@@ -8,7 +8,7 @@ mod common;
 mod jobs;
 
 use common::{Ended, events, run, samples, tiny};
-use jobs::{Job, send, wait_for_step};
+use jobs::{Job, Moments, kills, send, wait_for_step};
 use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
@@ -123,20 +123,14 @@ fn two_go_on_when_two_are_killed_one_after_the_other() {
 
 #[test]
 fn whenever_ranks_are_killed_the_others_finish_the_run() {
-    let kills: u64 = std::env::var("SEGDIST_KILLS").map_or(4, |text| text.parse().expect("SEGDIST_KILLS is a number"));
-    // One kill after another, at moments that differ: Knuth's generator.
-    let mut state = 11u64;
-    let mut below = |limit: u64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) % limit
-    };
-    for _ in 0..kills.div_ceil(2) {
+    let mut moments = Moments::new(11);
+    for _ in 0..kills().div_ceil(2) {
         let folder = tempfile::tempdir().unwrap();
         let mut job = Job::start(&mut command(folder.path(), &[]));
-        let first = below(4) as usize;
-        wait_for_step(&folder.path().join("run"), 1 + below(3));
-        for rank in [first, (first + 1 + below(3) as usize) % 4] {
-            std::thread::sleep(Duration::from_millis(below(400)));
+        let first = moments.below(4) as usize;
+        wait_for_step(&folder.path().join("run"), 1 + moments.below(3));
+        for rank in [first, (first + 1 + moments.below(3) as usize) % 4] {
+            std::thread::sleep(Duration::from_millis(moments.below(400)));
             if job.ended() {
                 break;
             }

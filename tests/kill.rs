@@ -7,26 +7,16 @@ mod common;
 mod jobs;
 
 use common::{mpirun, run, samples, tiny};
-use jobs::{Job, send, tensors, trained};
+use jobs::{Job, Moments, kills, send, tensors, trained};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const STEPS: u64 = 12;
 
-/// Knuth's generator: the moments differ between kills and not between runs of the test.
-struct Moments(u64);
-
-impl Moments {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % limit
-    }
-}
-
 #[test]
 fn runs_killed_at_random_moments_end_like_the_uninterrupted_one() {
-    let kills: u64 = std::env::var("SEGDIST_KILLS").map_or(4, |text| text.parse().expect("SEGDIST_KILLS is a number"));
+    let kills = kills();
     let folder = TempDir::new().unwrap();
     let root = folder.path().join("data");
     samples(&root, &[(48, 32), (32, 48), (40, 40)], 4, 1);
@@ -40,7 +30,7 @@ fn runs_killed_at_random_moments_end_like_the_uninterrupted_one() {
     let length = start.elapsed().as_millis() as u64;
     let expected = tensors(&folder.path().join("whole"), STEPS);
 
-    let mut moments = Moments(7);
+    let mut moments = Moments::new(7);
     let (mut done, mut round) = (0, 0);
     while done < kills {
         round += 1;

@@ -138,3 +138,22 @@ pub fn tensors(run: &Path, step: u64) -> [Vec<u8>; 2] {
 pub fn trained(run: &Path) -> Vec<u64> {
     common::events(run, "train").iter().map(|line| line["step"].as_u64().expect("a step is a number")).collect()
 }
+
+/// How many kills a test makes: SEGDIST_KILLS, else 4.
+pub fn kills() -> u64 {
+    std::env::var("SEGDIST_KILLS").map_or(4, |text| text.parse().expect("SEGDIST_KILLS is a number"))
+}
+
+/// Knuth's generator: the moments differ between kills and not between runs of a test.
+pub struct Moments(u64);
+
+impl Moments {
+    pub fn new(seed: u64) -> Moments {
+        Moments(seed)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % limit
+    }
+}
