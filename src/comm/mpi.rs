@@ -98,14 +98,14 @@ pub fn end_process(code: i32) -> ! {
 /// Polls that only yield the core: small messages between ranks of one host arrive within them.
 const YIELDS: u64 = 200;
 
-/// Sleeps for a 64th of the time waited so far, 10 to 200 µs: what takes long is looked at seldom, for each look takes
+/// Sleeps for a 64th of the time waited so far, 10 µs to 1 ms: what takes long is looked at seldom, for each look takes
 /// time from the thread that computes. By default the kernel may sleep 50 µs longer, which doubles a message's time.
 fn nap(waited: Duration) {
     thread_local!(static PRECISE: () = {
         // The default slack is only slower.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     });
-    let time = (waited / 64).clamp(Duration::from_micros(10), Duration::from_micros(200));
+    let time = (waited / 64).clamp(Duration::from_micros(10), Duration::from_millis(1));
     PRECISE.with(|()| std::thread::sleep(time));
 }
 

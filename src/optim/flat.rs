@@ -12,6 +12,9 @@ use tch::{Device, Kind, Tensor};
 /// Values to a cache line: parameters start on one.
 const ALIGN: i64 = 16;
 
+/// Most values of the first and of the last bucket, unless a single parameter has more: 1 MiB.
+const SMALL_BUCKET: i64 = (1 << 20) / 4;
+
 /// Parameters that share learning rate and weight decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Group {
@@ -65,8 +68,8 @@ pub struct Flat {
 impl Flat {
     /// Moves the trained tensors of `store` into one memory; their handles stay valid, in `store` and in the layers.
     ///
-    /// The first bucket has at most 1 MiB, so that sending starts early, the others at most `bucket_bytes`, unless a
-    /// single parameter is larger.
+    /// The first bucket has at most 1 MiB, so that sending starts early, and the last one, so that it ends soon after
+    /// backward; the others have at most `bucket_bytes`, unless a single parameter is larger.
     pub fn new(store: &Store, bucket_bytes: usize) -> Flat {
         let mut slots = slots(store);
         let (buckets, runs) = lay_out(&mut slots, bucket_bytes);
@@ -126,31 +129,15 @@ fn dense_strides(tensor: &Tensor) -> Vec<i64> {
 
 /// Gives every slot its bucket and offset; returns the buckets and the runs.
 fn lay_out(slots: &mut [Slot], bucket_bytes: usize) -> (Vec<Range<i64>>, Runs) {
-    let padded = |slot: &Slot| (slot.size.iter().product::<i64>() + ALIGN - 1) / ALIGN * ALIGN;
-    let bucket_values = (bucket_bytes / 4).max(1) as i64;
-    let mut members: Vec<Vec<usize>> = Vec::new();
-    let (mut filled, mut limit) = (0, bucket_values.min((1 << 20) / 4));
-    for index in (0..slots.len()).rev() {
-        let values = padded(&slots[index]);
-        if let Some(last) = members.last_mut()
-            && filled + values <= limit
-        {
-            last.push(index);
-            filled += values;
-        } else {
-            limit = if members.is_empty() { limit } else { bucket_values };
-            members.push(vec![index]);
-            filled = values;
-        }
-    }
     let (mut buckets, mut runs, mut offset) = (Vec::new(), Vec::<(Group, Range<i64>)>::new(), 0);
-    for (bucket, mut indices) in members.into_iter().enumerate() {
+    let sizes: Vec<i64> = slots.iter().map(padded).collect();
+    for (bucket, mut indices) in cut(&sizes, (bucket_bytes / 4).max(1) as i64).into_iter().enumerate() {
         indices.sort_by_key(|&index| slots[index].group);
         let start = offset;
         for index in indices {
             let slot = &mut slots[index];
             (slot.bucket, slot.offset) = (bucket, offset);
-            offset += padded(slot);
+            offset += sizes[index];
             match runs.last_mut() {
                 Some((group, range)) if *group == slot.group => range.end = offset,
                 _ => runs.push((slot.group, slot.offset..offset)),
@@ -159,4 +146,51 @@ fn lay_out(slots: &mut [Slot], bucket_bytes: usize) -> (Vec<Range<i64>>, Runs) {
         buckets.push(start..offset);
     }
     (buckets, runs)
+}
+
+/// Values that a slot takes in the flat memory.
+fn padded(slot: &Slot) -> i64 {
+    (slot.size.iter().product::<i64>() + ALIGN - 1) / ALIGN * ALIGN
+}
+
+/// The members of each bucket, last slot first; `most` values to a bucket.
+fn cut(sizes: &[i64], most: i64) -> Vec<Vec<usize>> {
+    let small = most.min(SMALL_BUCKET);
+    let ends = sizes.iter().scan(0, |end, size| {
+        *end += size;
+        Some(*end)
+    });
+    // What backward comes to last, as many slots as a small bucket holds.
+    let tail = ends.take_while(|&end| end <= small).count();
+    let mut buckets: Vec<Vec<usize>> = Vec::new();
+    let mut filled = 0;
+    for index in (0..sizes.len()).rev() {
+        let limit = if buckets.len() == 1 { small } else { most };
+        match buckets.last_mut() {
+            Some(bucket) if filled + sizes[index] <= limit && index + 1 != tail => {
+                bucket.push(index);
+                filled += sizes[index];
+            }
+            _ => {
+                buckets.push(vec![index]);
+                filled = sizes[index];
+            }
+        }
+    }
+    buckets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_and_the_last_bucket_are_small() {
+        let mib = SMALL_BUCKET;
+        let sizes = [mib / 2, mib / 4, 3 * mib, mib, mib, mib / 4, mib / 4, mib / 2];
+        assert_eq!(cut(&sizes, 4 * mib), [vec![7, 6, 5], vec![4, 3], vec![2], vec![1, 0]]);
+        assert_eq!(cut(&sizes, mib), [vec![7, 6, 5], vec![4], vec![3], vec![2], vec![1, 0]]);
+        assert_eq!(cut(&[mib / 2, mib / 4], 4 * mib), [[1, 0]]);
+        assert_eq!(cut(&[], 4 * mib), Vec::<Vec<usize>>::new());
+    }
 }

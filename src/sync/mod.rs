@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub struct DistConfig {
     /// auto or host: gradients go through the memory of the host.
     pub transport: Transport,
-    /// Size of a gradient bucket in MiB; the first one is at most 1 MiB.
+    /// Size of a gradient bucket in MiB; the first and the last are at most 1 MiB.
     pub bucket_mb: f64,
     /// Send buckets while backward goes on; False, after it, is there to measure what that saves.
     pub overlap: bool,
