@@ -5,6 +5,7 @@
 #
 # An image that is present stays; one that can be pulled is pulled; else it is made with debootstrap from this machine's
 # own apt sources, certificates and Rust toolchain, which takes about a minute each. Needs root. Safe to run again.
+# An image on such a base trusts the certificate authorities of this machine and asks its apt sources: keep it at home.
 set -euo pipefail
 
 debian=debian:bookworm-slim rust=rust:1-bookworm suite=bookworm
@@ -29,11 +30,10 @@ sources() {
 }
 
 # certificates ROOT: trusts in ROOT the authorities that were added to this machine, so that HTTPS package indexes
-# answer there as they do here; pip and cargo keep this machine's settings.
+# answer there as they do here.
 certificates() {
-    mkdir -p "$1/usr/local/share/ca-certificates" "$1/etc"
+    mkdir -p "$1/usr/local/share/ca-certificates"
     cp -L /usr/local/share/ca-certificates/*.crt "$1/usr/local/share/ca-certificates/" 2>/dev/null || true
-    cp -L /etc/pip.conf "$1/etc/pip.conf" 2>/dev/null || true
     chroot "$1" update-ca-certificates >/dev/null 2>&1
 }
 
@@ -55,12 +55,15 @@ if ! present "$rust"; then
     echo "base: making $rust from $toolchain"
     mkdir -p "$root/context"
     tar -C "$toolchain" -cf "$root/context/rust.tar" bin lib
+    # Only the builder, of which nothing but the program goes into an image, keeps this machine's settings of cargo and pip.
     cp -L "${CARGO_HOME:-$HOME/.cargo}/config.toml" "$root/context/config.toml" 2>/dev/null || : >"$root/context/config.toml"
+    cp -L /etc/pip.conf "$root/context/pip.conf" 2>/dev/null || : >"$root/context/pip.conf"
     cat >"$root/context/Dockerfile" <<DOCKERFILE
 FROM $debian
 RUN apt-get update && apt-get install -y --no-install-recommends build-essential && rm -rf /var/lib/apt/lists/*
 ADD rust.tar /usr/local/
 COPY config.toml /usr/local/cargo/config.toml
+COPY pip.conf /etc/pip.conf
 ENV CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 DOCKERFILE
     docker build --quiet --tag "$rust" "$root/context" >/dev/null

@@ -24,7 +24,8 @@ say() { echo "mpirun.sh: $*" >&2; }
 die() { say "$*"; exit 2; }
 . "$here/launch/common.sh"
 
-hosts='' np='' interface='' bind=none restarts=0 elastic='' extra=()
+hosts='' np='' interface='' bind=none restarts=0 elastic='' extra=() left=''
+trap 'rm -f "$left"' EXIT
 while [ $# -gt 0 ]; do
     case $1 in
         --hosts) hosts=${2:?--hosts needs a file}; shift 2 ;;
@@ -166,9 +167,10 @@ for ((start = 0; ; start++)); do
     [ "$signals" = 0 ] && [ "$start" -lt "$restarts" ] || exit "$code"
     if [ -n "$lost" ]; then
         # The order of samples does not depend on the number of ranks, so the run may go on with fewer hosts.
-        left=$(mktemp)
+        old=$left left=$(mktemp)
         host_lines | awk -v lost=" ${lost//$'\n'/ } " '!index(lost, " " $1 " ")' >"$left"
         options=("${options[@]/"$hosts"/"$left"}") hosts=$left np=
+        rm -f "$old"
     elif [ -n "$dir" ] && [ "$(newest_step "$dir")" -le "$before" ]; then
         say "failed with code $code; not started again: it came no further than step $before"
         exit "$code"

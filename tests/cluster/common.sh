@@ -4,6 +4,8 @@
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 export SEGDIST_IMAGE=${SEGDIST_IMAGE:-segdist} SEGDIST_SLURM_IMAGE=${SEGDIST_SLURM_IMAGE:-segdist-slurm} OMP_NUM_THREADS=1
 test=$(basename "$0" .sh)
+# Every run has a cluster of its own, so that two checkouts on one engine leave each other in peace.
+project=segdist-$test-$$
 
 say() { echo "[$test $(date +%T)] $*"; }
 fail() { say "FAILED: $*"; exit 1; }
@@ -11,14 +13,17 @@ if ! timeout 20 docker info >/dev/null 2>&1; then say "SKIPPED: no Docker engine
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
 if ! "${compose[@]}" version >/dev/null 2>&1; then say "SKIPPED: neither 'docker compose' nor docker-compose is here"; exit 0; fi
 
-# up FILE: starts a cluster under this test's name, which is removed when the test ends, however it ends.
+# For what a command printed; removed when the test ends.
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+# up FILE: starts a cluster, which is removed when the test ends, however it ends.
 up() {
-    compose+=(--project-name "segdist-$test" --file "$1")
-    trap '"${compose[@]}" down --volumes --timeout 2 >/dev/null 2>&1' EXIT
-    "${compose[@]}" down --volumes --timeout 2 >/dev/null 2>&1
+    compose+=(--project-name "$project" --file "$1")
+    trap 'rm -f "$output"; "${compose[@]}" down --volumes --timeout 2 >/dev/null 2>&1' EXIT
     "${compose[@]}" up --detach >/dev/null 2>&1 || fail "$1 does not start"
 }
-container() { docker ps --all --quiet --filter "label=com.docker.compose.project=segdist-$test" --filter "label=com.docker.compose.service=$1"; }
+container() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"; }
 # on NODE COMMAND...: runs as the user of the image.
 on() { docker exec --user segdist --env OMP_NUM_THREADS "$(container "$1")" "${@:2}" </dev/null; }
 

@@ -15,7 +15,7 @@ on node1 segdist demo-data --out /shared/data >/dev/null
 cluster() { timeout 300 docker exec --user segdist "$(container node1)" launch/mpirun.sh --hosts /shared/hosts "$@" </dev/null; }
 # start ARGS...: the same in the background.
 start() {
-    code=0 output=$(mktemp)
+    code=0
     cluster "$@" >"$output" 2>&1 &
     job=$!
 }
@@ -67,6 +67,19 @@ within 30 ready || fail "node3 does not come back"
 cluster $(arguments /shared/killed 40) >/dev/null || fail "the run does not continue"
 on node1 cmp /shared/{cluster,killed}/checkpoints/step-00000040/model.safetensors || fail "parameters differ"
 say "continued to the parameters of the undisturbed run"
+
+say "a node is killed and stays away: the launcher starts again without it"
+# shellcheck disable=SC2046
+start --restarts 1 $(arguments /shared/fewer 40)
+within 120 has_steps node1 /shared/fewer 4 || { cat "$output"; fail "no steps"; }
+docker kill "$(container node3)" >/dev/null
+ends 180
+docker start "$(container node3)" >/dev/null
+[ $code = 0 ] || { cat "$output"; fail "exit code $code"; }
+grep -aq 'node3 does not answer' "$output" || { cat "$output"; fail "nothing names node3"; }
+[ "$(losses node1 /shared/fewer | wc -l)" = 40 ] || fail "steps are missing"
+within 30 ready || fail "node3 does not come back"
+say "finished: $(grep -aom 1 'failed with code.*' "$output")"
 
 say "a rank is killed on another host, and the others go on"
 # shellcheck disable=SC2046

@@ -5,11 +5,9 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 ./docker/base.sh || fail "no base images"
 say "building (a few minutes the first time)"
-timeout 3000 docker build -f docker/Dockerfile -t "$SEGDIST_IMAGE" . >"$log" 2>&1 || { tail -40 "$log"; fail "the image does not build"; }
+timeout 3000 docker build -f docker/Dockerfile -t "$SEGDIST_IMAGE" . >"$output" 2>&1 || { tail -40 "$output"; fail "the image does not build"; }
 
 run() { timeout 120 docker run --rm "$SEGDIST_IMAGE" "$@"; }
 run segdist doctor || fail "segdist doctor is not content on a CPU machine without data"

@@ -7,9 +7,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 docker image inspect "$SEGDIST_IMAGE" >/dev/null 2>&1 || fail "no image $SEGDIST_IMAGE: run tests/cluster/image.sh"
-log=$(mktemp)
-timeout 1200 docker build --build-arg SEGDIST_IMAGE="$SEGDIST_IMAGE" -t "$SEGDIST_SLURM_IMAGE" docker/slurm >"$log" 2>&1 ||
-    { tail -40 "$log"; fail "the Slurm image does not build"; }
+timeout 1200 docker build --build-arg SEGDIST_IMAGE="$SEGDIST_IMAGE" -t "$SEGDIST_SLURM_IMAGE" docker/slurm >"$output" 2>&1 ||
+    { tail -40 "$output"; fail "the Slurm image does not build"; }
 up docker/slurm/compose.yaml
 idle() { [ "$(on control sinfo --noheader --format '%T %D')" = "idle 2" ]; }
 within 60 idle || { "${compose[@]}" logs; fail "Slurm's nodes do not come up"; }
