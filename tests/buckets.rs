@@ -4,7 +4,7 @@ use segdist::comm::{Comm, threads, trace::Trace};
 use segdist::model::layers::{Entry, Role, Store};
 use segdist::optim::Flat;
 use segdist::sync::buckets::{Reduced, Reducer};
-use segdist::sync::{DistConfig, Wire};
+use segdist::sync::{DistConfig, Way, Wire};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -37,7 +37,7 @@ fn step(comm: Arc<dyn Comm>, batches: usize, wire: Wire, steps: usize) -> (Vec<f
     assert!(flat.buckets.len() > 2);
     let (rank, size) = (comm.rank(), comm.size());
     let mut reducer =
-        Reducer::new(&flat, comm, &DistConfig { wire, ..DistConfig::default() }, &Trace::default()).unwrap();
+        Reducer::new(&flat, comm, Way::Host, &DistConfig { wire, ..DistConfig::default() }, &Trace::default()).unwrap();
     let mut reduced = None;
     for _ in 0..steps {
         reducer.zero();
@@ -98,7 +98,7 @@ fn a_rank_without_a_backward_counts_as_zero() {
         let store = store();
         let flat = Flat::new(&store, 4 * 600);
         let rank = comm.rank();
-        let mut reducer = Reducer::new(&flat, comm, &DistConfig::default(), &Trace::default()).unwrap();
+        let mut reducer = Reducer::new(&flat, comm, Way::Host, &DistConfig::default(), &Trace::default()).unwrap();
         for batch in 0..2 {
             reducer.zero();
             if rank == batch {
@@ -119,7 +119,7 @@ fn a_non_finite_gradient_shows_in_the_norm_of_every_rank() {
         let store = store();
         let flat = Flat::new(&store, 4 * 600);
         let rank = comm.rank();
-        let mut reducer = Reducer::new(&flat, comm, &DistConfig::default(), &Trace::default()).unwrap();
+        let mut reducer = Reducer::new(&flat, comm, Way::Host, &DistConfig::default(), &Trace::default()).unwrap();
         reducer.zero();
         reducer.arm();
         (loss(&store, 0) * if rank == 1 { f64::NAN } else { 1.0 }).backward();

@@ -8,9 +8,9 @@ use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{self, ModelConfig, Network, Pass};
 use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::TrainConfig;
-use crate::sync::DistConfig;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
+use crate::sync::{DistConfig, transport};
 use crate::torch::{memory, precision};
 use crate::{bad_input, fault::BadInput};
 use serde_json::json;
@@ -115,11 +115,12 @@ impl Step {
         let rounded_up = |side: i64| (side + stride - 1) / stride;
         let size = [count, rounded_up(height), rounded_up(width)];
         let labels = Tensor::randint_low(-1, dataset.num_class as i64, size, (Kind::Int64, device));
+        let way = transport::choose(&**comm, device, dist)?;
         let mut valid = [labels.ge(0).sum(Kind::Int64).int64_value(&[])];
         comm.sum_i64(&mut valid)?;
         Ok(Step {
             optimizer: Optimizer::new(&flat, train),
-            reducer: Reducer::new(&flat, comm.duplicate()?, dist, &Trace::default())?,
+            reducer: Reducer::new(&flat, comm.duplicate()?, way, dist, &Trace::default())?,
             network,
             norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, config.bn_variance)),
             recipe: train.clone(),

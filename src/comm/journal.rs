@@ -3,6 +3,7 @@
 //! The ranks of a job call the same collectives in the same order on each channel, so that number 812 of "gradients"
 //! is the same on all: whose last one is lower is the one the others wait for.
 
+use super::device::DeviceValues;
 use super::trace::{Lane, Trace};
 use super::{Comm, CommError};
 use std::collections::{BTreeMap, VecDeque};
@@ -149,6 +150,9 @@ impl Comm for Channel {
     }
     fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
         self.noted("sum", size_of_val(values), |comm| comm.sum_i64(values))
+    }
+    fn sum_device(&self, values: DeviceValues) -> Result<(), CommError> {
+        self.noted("sum", values.bytes(), |comm| comm.sum_device(values))
     }
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {
         self.noted("broadcast", bytes.len(), |comm| comm.broadcast(root, bytes))

@@ -5,6 +5,7 @@
 //! Every operation is a collective: all ranks call it in the same order, or the job is wrong.
 
 pub mod agree;
+pub mod device;
 pub mod handshake;
 pub mod journal;
 pub mod mpi;
@@ -13,6 +14,7 @@ pub mod trace;
 mod ulfm;
 pub mod watchdog;
 
+use device::DeviceValues;
 use std::sync::Arc;
 
 /// What can go wrong between ranks. Any of these ends the job.
@@ -56,6 +58,14 @@ pub trait Comm: Send + Sync {
     fn sum_f64(&self, values: &mut [f64]) -> Result<(), CommError>;
     /// Replaces `values` by their element-wise sum over ranks.
     fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError>;
+    /// Replaces values in the memory of a GPU by their element-wise sum over ranks.
+    ///
+    /// # Errors
+    /// Where these ranks cannot reach that memory: [`device::cuda_aware`] says so beforehand.
+    fn sum_device(&self, _: DeviceValues) -> Result<(), CommError> {
+        let cause = "these ranks cannot reach the memory of a GPU".into();
+        Err(CommError::Failed { call: "sum_device", rank: self.rank(), cause })
+    }
     /// Copies `bytes` of rank `root` over everyone's; the lengths must agree.
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError>;
     /// Everyone's `bytes`, of any length, ordered by rank, on every rank.

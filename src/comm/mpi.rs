@@ -1,4 +1,4 @@
-//! MPI processes as ranks; this file and `ulfm` are the only ones that name MPI.
+//! MPI processes as ranks; only this file, `ulfm` and `device` name MPI.
 //!
 //! Collectives are started non-blocking and then waited for with short sleeps: Open MPI's blocking calls spin, and a
 //! spinning communication thread takes the core that computes (two ranks on two cores lose a third of their speed).
@@ -7,6 +7,7 @@
 //! A job that survives the death of a rank ([`Comm::survive`]) revokes all its communicators at the first error, so that
 //! no rank waits for one that is gone, votes, and shrinks to the living ones.
 
+use super::device::DeviceValues;
 use super::ulfm::Ulfm;
 use super::{Comm, CommError};
 use mpi::environment::Universe;
@@ -262,6 +263,20 @@ impl Comm for MpiComm {
     fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
         // SAFETY: as above.
         self.sum(values, unsafe { ffi::RSMPI_INT64_T })
+    }
+
+    /// Blocking: Open MPI reduces non-blocking sums on the processor, which cannot read these addresses, and crashes.
+    fn sum_device(&self, values: DeviceValues) -> Result<(), CommError> {
+        let raw = self.group().raw;
+        for (data, count) in values.parts(CHUNK) {
+            // SAFETY: `count` f32 lie at `data` in a GPU's memory, which the caller has asked the library about.
+            let code = unsafe {
+                let in_place = segdist_mpi_in_place();
+                ffi::MPI_Allreduce(in_place, data, count as c_int, ffi::RSMPI_FLOAT, ffi::RSMPI_SUM, raw)
+            };
+            self.check("MPI_Allreduce", code)?;
+        }
+        Ok(())
     }
 
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {

@@ -86,7 +86,8 @@ fn died(code: c_int) -> bool {
     unsafe { MPI_Error_class(code, &mut class) == 0 && class == segdist_mpi_err_proc_failed() }
 }
 
-fn symbol(name: &CStr) -> Option<*mut c_void> {
+/// The address of a name in what is loaded.
+pub fn symbol(name: &CStr) -> Option<*mut c_void> {
     // SAFETY: the name ends with a zero byte; looking it up in what is loaded changes nothing.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!found.is_null()).then_some(found)

@@ -218,13 +218,30 @@ fn transport(ranks: &[Facts], measured: &Measured) -> Finding {
         return ok("transport", "one rank alone: nothing to exchange".to_owned());
     }
     if measured.wrong_sums.is_empty() {
-        return ok("transport", "sums of known values are right on every rank".to_owned());
+        return ok("transport", format!("sums of known values are right on every rank; {}", way(ranks)));
     }
     error(
         "transport",
         format!("sums of known values are wrong on {}", named(&measured.wrong_sums)),
         "try mpirun --mca pml ob1 --mca btl self,sm,tcp; if that helps, the fabric's driver or UCX is at fault",
     )
+}
+
+/// What DIST.transport auto takes here, as far as it can be known before a training tests it.
+fn way(ranks: &[Facts]) -> String {
+    let host = |cause: String| format!("gradients go through the memory of the host: {cause}");
+    if let Some(rank) = ranks.iter().position(|facts| facts.gpus == 0) {
+        return host(format!("rank {rank} computes on the CPU"));
+    }
+    if let Some((name, _)) = hosts(ranks).iter().find(|(_, local)| local.len() > ranks[local[0]].gpus) {
+        return host(format!("ranks share a GPU on {name}"));
+    }
+    let lacking = ranks.iter().enumerate().find_map(|(rank, facts)| Some((rank, facts.nccl.as_ref()?.as_ref().err()?)));
+    match (lacking, &ranks[0].nccl) {
+        (None, Some(Ok(version))) => format!("gradients go by NCCL {version}, if it passes a training's own test"),
+        (Some((rank, cause)), _) => host(format!("rank {rank}: {cause}")),
+        _ => host("nobody has looked for NCCL".into()),
+    }
 }
 
 fn bandwidth(ranks: &[Facts], measured: &Measured) -> Finding {

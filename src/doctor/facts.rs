@@ -2,6 +2,7 @@
 
 use super::machine::{self, Mount};
 use crate::comm;
+use crate::torch::nccl::Library;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -27,6 +28,8 @@ pub struct Facts {
     /// GPUs that libtorch sees, and whether the host has an NVIDIA driver.
     pub gpus: usize,
     pub nvidia_driver: bool,
+    /// NCCL's version, or why it cannot be loaded; looked for where there are GPUs.
+    pub nccl: Option<Result<String, String>>,
     /// InfiniBand or RoCE adapters.
     pub fabrics: Vec<String>,
     /// Whether memory may be locked without limit, which those adapters need.
@@ -40,6 +43,7 @@ impl Facts {
     /// Looks around; asks no other rank.
     pub fn collect(folder: &Path) -> Facts {
         crate::torch::load_cuda();
+        let gpus = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
         Facts {
             host: comm::hostname(),
             program: program(),
@@ -53,8 +57,9 @@ impl Facts {
             cores: comm::cores(),
             host_cores: machine::host_cores(),
             omp_threads: number("OMP_NUM_THREADS"),
-            gpus: usize::try_from(tch::Cuda::device_count()).unwrap_or(0),
+            gpus,
             nvidia_driver: Path::new("/proc/driver/nvidia/version").exists(),
+            nccl: (gpus > 0).then(|| Library::load().map(|library| library.version())),
             fabrics: machine::names_in("/sys/class/infiniband"),
             locks_memory: machine::locks_memory(),
             shm_bytes: machine::file_system_bytes(Path::new("/dev/shm")).map(|(total, _)| total),

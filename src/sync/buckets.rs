@@ -4,18 +4,19 @@
 //! parameters of a bucket have theirs, the bucket goes to the communication thread, in the order of the buckets on
 //! every rank, whatever the order in which they fill. With one rank there is no thread and nothing is sent.
 
-use super::transfer::{Transfer, squared_norm};
-use super::{DistConfig, Wire};
+use super::transfer::{Transfers, squared_norm};
+use super::{DistConfig, Way, Wire};
 use crate::comm::trace::{Lane, Span, Trace};
 use crate::comm::{Comm, CommError};
 use crate::fault;
 use crate::optim::{Flat, Slot};
-use crate::torch::{TorchError, autograd};
+use crate::torch::stream::Event;
+use crate::torch::{TorchError, autograd, failed};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// What the sums say once the last bucket has arrived.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,7 @@ pub struct Reducer {
     slots: Vec<(Tensor, Tensor)>,
     buckets: Vec<Tensor>,
     progress: Arc<Mutex<Progress>>,
+    way: Way,
     wire: Wire,
     worker: Option<Worker>,
 }
@@ -49,13 +51,14 @@ struct Progress {
     /// The next bucket to send; 0 between steps.
     next: usize,
     send: Option<Sender<Filled>>,
+    device: Device,
     trace: Trace,
 }
 
-/// A bucket to be sent, and the time it waits for that.
-type Filled = (usize, Span);
+/// A bucket to be sent, the time it waits for that, and the place in the device's work where it is full.
+type Filled = (usize, Span, Event);
 
-/// The communication thread: takes bucket numbers, gives back each bucket's squared norm.
+/// The communication thread: takes bucket numbers, gives back the squared norm of each step.
 struct Worker {
     thread: JoinHandle<()>,
     done: Receiver<Result<f64, CommError>>,
@@ -65,14 +68,20 @@ struct Worker {
 impl Reducer {
     /// Puts a hook on every parameter of `flat` and starts the communication thread, if there is more than one rank.
     ///
-    /// `comm` must be used by nothing else. From here on gradients are found in `flat.gradients` alone; the
-    /// parameters' own `.grad()` stays undefined.
-    pub fn new(flat: &Flat, comm: Arc<dyn Comm>, config: &DistConfig, trace: &Trace) -> Result<Reducer, TorchError> {
+    /// `comm` must be used by nothing else, and `way` must be one that works between its ranks. From here on gradients
+    /// are found in `flat.gradients` alone; the parameters' own `.grad()` stays undefined.
+    pub fn new(
+        flat: &Flat,
+        comm: Arc<dyn Comm>,
+        way: Way,
+        config: &DistConfig,
+        trace: &Trace,
+    ) -> Result<Reducer, TorchError> {
         let bucket = |range: &std::ops::Range<i64>| flat.gradients.narrow(0, range.start, range.end - range.start);
         let buckets: Vec<Tensor> = flat.buckets.iter().map(bucket).collect();
         let mut members = vec![0; buckets.len()];
         flat.slots.iter().for_each(|slot| members[slot.bucket] += 1);
-        let (worker, send) = Worker::start(&buckets, comm, config.wire, trace).unzip();
+        let (worker, send) = Worker::start(&buckets, comm, &way, config.wire, trace)?.unzip();
         let progress = Arc::new(Mutex::new(Progress {
             arrived: vec![false; flat.slots.len()],
             missing: members.clone(),
@@ -81,13 +90,14 @@ impl Reducer {
             overlap: config.overlap,
             next: 0,
             send,
+            device: flat.gradients.device(),
             trace: trace.clone(),
         }));
         for (index, slot) in flat.slots.iter().enumerate() {
             collect(index, slot, &flat.gradients, progress.clone())?;
         }
         let slots = flat.slots.iter().map(|slot| (slot.parameter.shallow_clone(), slot.view(&flat.gradients)));
-        Ok(Reducer { slots: slots.collect(), buckets, progress, wire: config.wire, worker })
+        Ok(Reducer { slots: slots.collect(), buckets, progress, way, wire: config.wire, worker })
     }
 
     /// Ends the communication thread. What it was sending must be done, or fail.
@@ -101,12 +111,13 @@ impl Reducer {
     }
 
     /// Goes on over `comm` after [`Reducer::disconnect`], with the step that was under way forgotten.
-    pub fn reconnect(&mut self, comm: Arc<dyn Comm>) {
+    pub fn reconnect(&mut self, comm: Arc<dyn Comm>) -> Result<(), TorchError> {
         let mut progress = lock(&self.progress);
-        let (worker, send) = Worker::start(&self.buckets, comm, self.wire, &progress.trace).unzip();
+        let (worker, send) = Worker::start(&self.buckets, comm, &self.way, self.wire, &progress.trace)?.unzip();
         (progress.send, progress.next, progress.armed) = (send, 0, false);
         drop(progress);
         self.worker = worker;
+        Ok(())
     }
 
     /// Starts a step: the first gradient of each parameter replaces the old one, further ones are added to it.
@@ -134,16 +145,16 @@ impl Reducer {
                 let _ = gradient.zero_();
             }
         }
-        progress.send_up_to(self.buckets.len());
+        let rank = self.worker.as_ref().map_or(0, |worker| worker.rank);
+        progress.send_up_to(self.buckets.len()).map_err(failed("cudaEventRecord", rank))?;
         progress.armed = false;
         drop(progress);
-        let squares: Result<Vec<f64>, CommError> = match &self.worker {
-            None => Ok(self.buckets.iter_mut().map(squared_norm).collect()),
-            Some(worker) => self.buckets.iter().map(|_| worker.next()).collect(),
+        let squared_norm = match &self.worker {
+            None => self.buckets.iter_mut().map(squared_norm).sum(),
+            Some(worker) => worker.squared_norm()?,
         };
-        let squares = squares?;
         lock(&self.progress).next = 0;
-        Ok(Reduced { squared_norm: squares.iter().sum(), waited_s: start.elapsed().as_secs_f64() })
+        Ok(Reduced { squared_norm, waited_s: start.elapsed().as_secs_f64() })
     }
 }
 
@@ -169,31 +180,32 @@ fn collect(index: usize, slot: &Slot, gradients: &Tensor, progress: Arc<Mutex<Pr
         let first = !std::mem::replace(&mut lock(&progress).arrived[index], true);
         let copied = if first { place.f_copy_(&gradient) } else { place.f_add_(&gradient).map(drop) };
         copied.map_err(|error| error.to_string())?;
-        lock(&progress).filled(bucket);
-        Ok(())
+        lock(&progress).filled(bucket).map_err(|error| error.to_string())
     })
 }
 
 impl Progress {
     /// One more parameter of `bucket` has its gradient.
-    fn filled(&mut self, bucket: usize) {
+    fn filled(&mut self, bucket: usize) -> Result<(), TorchError> {
         if !self.armed {
-            return;
+            return Ok(());
         }
         self.missing[bucket] = self.missing[bucket].saturating_sub(1);
         let ready = self.missing[self.next..].iter().take_while(|missing| **missing == 0).count();
-        self.send_up_to(self.next + ready);
+        self.send_up_to(self.next + ready)
     }
 
-    fn send_up_to(&mut self, end: usize) {
+    fn send_up_to(&mut self, end: usize) -> Result<(), TorchError> {
         while self.next < end {
             if let Some(send) = &self.send {
                 // A thread that is gone is found out by `wait`.
                 let waits = self.trace.overlapping(Lane::Gradients, "queued", self.next);
-                let _ = send.send((self.next, waits.with("bucket", self.next as u64)));
+                let full = Event::record(self.device)?;
+                let _ = send.send((self.next, waits.with("bucket", self.next as u64), full));
             }
             self.next += 1;
         }
+        Ok(())
     }
 }
 
@@ -202,35 +214,45 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 }
 
 impl Worker {
-    fn start(buckets: &[Tensor], comm: Arc<dyn Comm>, wire: Wire, trace: &Trace) -> Option<(Worker, Sender<Filled>)> {
+    fn start(
+        buckets: &[Tensor],
+        comm: Arc<dyn Comm>,
+        way: &Way,
+        wire: Wire,
+        trace: &Trace,
+    ) -> Result<Option<(Worker, Sender<Filled>)>, TorchError> {
         if comm.size() == 1 {
-            return None;
+            return Ok(None);
         }
         let rank = comm.rank();
         let (send, receive) = channel::<Filled>();
         let (report, done) = channel();
-        let mut transfers: Vec<Transfer> = buckets.iter().map(|bucket| Transfer::new(bucket, wire)).collect();
+        let mut transfers = Transfers::new(buckets, comm, way.clone(), wire)?;
         let trace = trace.clone();
         let work = move || {
-            for (bucket, waits) in receive {
+            for (bucket, waits, full) in receive {
                 drop(waits);
                 fault::point("gradients");
-                let bytes = transfers[bucket].bytes();
+                let bytes = transfers.bytes(bucket);
                 let transfer =
                     trace.span(Lane::Gradients, "transfer").with("bucket", bucket as u64).with("bytes", bytes);
-                let result = tch::no_grad(|| transfers[bucket].sum(comm.as_ref()));
+                let result = tch::no_grad(|| transfers.sum(bucket, &full)).transpose();
                 drop(transfer);
-                if report.send(result).is_err() {
+                let Some(result) = result else { continue };
+                let failed = result.is_err();
+                if report.send(result).is_err() || failed {
+                    transfers.abort();
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("segdist-buckets".into()).spawn(work);
         let thread = thread.expect("the system starts a thread at start-up");
-        Some((Worker { thread, done, rank }, send))
+        Ok(Some((Worker { thread, done, rank }, send)))
     }
 
-    fn next(&self) -> Result<f64, CommError> {
+    /// Waits for the last bucket of a step.
+    fn squared_norm(&self) -> Result<f64, CommError> {
         self.done.recv().unwrap_or_else(|_| {
             let cause = "the communication thread has panicked".into();
             Err(CommError::Failed { call: "gradient sum", rank: self.rank, cause })

@@ -4,6 +4,9 @@ pub mod batch_norm;
 pub mod buckets;
 pub mod replicas;
 mod transfer;
+pub mod transport;
+
+pub use transfer::Way;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,7 +16,8 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct DistConfig {
-    /// auto or host: gradients go through the memory of the host.
+    /// How gradients go between ranks. host: through the memory of the host; nccl: from GPU to GPU, one rank for each;
+    /// cuda_mpi: by an MPI that reads the memory of GPUs. auto: nccl where it works, else host.
     pub transport: Transport,
     /// Size of a gradient bucket in MiB; the first and the last are at most 1 MiB.
     pub bucket_mb: f64,
@@ -50,6 +54,8 @@ impl DistConfig {
 pub enum Transport {
     Auto,
     Host,
+    CudaMpi,
+    Nccl,
 }
 
 /// DIST.wire.

@@ -1,46 +1,143 @@
-//! One bucket's way over the ranks and back: f32 or bf16 on the wire, from CPU or GPU memory.
+//! The buckets' ways over the ranks and back: through the memory of the host, or from GPU to GPU.
 
 use super::Wire;
 use crate::comm::{Comm, CommError};
-use crate::torch::memory::f32_slice;
+use crate::torch::memory::{device_values, f32_slice};
+use crate::torch::nccl::Nccl;
+use crate::torch::stream::{Event, Stream};
+use crate::torch::{TorchError, failed};
 use half::bf16;
-use tch::{Device, Kind, Tensor};
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Values in what all ranks send at once: MPI counts bytes in 31 bits.
 const MESSAGE: usize = 1 << 28;
 
-/// A bucket and, for a GPU, the pinned host memory it passes through.
-pub struct Transfer {
-    bucket: Tensor,
-    staging: Option<Tensor>,
-    wire: Wire,
+/// How gradients go from rank to rank; [`super::transport::choose`] finds the best.
+#[derive(Clone)]
+pub enum Way {
+    /// Through the memory of the host, which a GPU copies to and from.
+    Host,
+    /// By an MPI that reads and writes the memory of GPUs.
+    CudaMpi,
+    /// By kernels of GPUs, beside those of backward.
+    Nccl(Arc<Nccl>),
 }
 
-impl Transfer {
-    /// `bucket`: one-dimensional, f32; its memory is shared.
-    pub fn new(bucket: &Tensor, wire: Wire) -> Transfer {
-        let pinned = || Tensor::zeros(bucket.size(), (Kind::Float, Device::Cpu)).pin_memory(bucket.device());
-        let staging = bucket.device().is_cuda().then(pinned);
-        Transfer { bucket: bucket.shallow_clone(), staging, wire }
+impl Display for Way {
+    fn fmt(&self, text: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Way::Host => text.write_str("host memory"),
+            Way::CudaMpi => text.write_str("CUDA-aware MPI"),
+            Way::Nccl(nccl) => nccl.fmt(text),
+        }
+    }
+}
+
+/// All buckets of a network on their way. One thread uses it, and on a GPU a stream of its own.
+pub struct Transfers {
+    comm: Arc<dyn Comm>,
+    way: Way,
+    wire: Wire,
+    device: Device,
+    stream: Stream,
+    buckets: Vec<Bucket>,
+    /// Of this step's buckets so far.
+    squares: Vec<Squares>,
+}
+
+/// A bucket and, where a GPU's goes through the memory of the host, its pinned place there.
+struct Bucket {
+    values: Tensor,
+    staging: Option<Tensor>,
+}
+
+/// Σ squares of a sum: a number, or on the GPU until somebody reads it.
+enum Squares {
+    Known(f64),
+    OnDevice(Tensor),
+}
+
+impl Transfers {
+    /// `buckets`: one-dimensional, f32, all on one device; their memory is shared.
+    pub fn new(buckets: &[Tensor], comm: Arc<dyn Comm>, way: Way, wire: Wire) -> Result<Transfers, TorchError> {
+        let device = buckets.first().map_or(Device::Cpu, Tensor::device);
+        let staged = device.is_cuda() && matches!(way, Way::Host);
+        let pinned = |values: &Tensor| Tensor::zeros(values.size(), (Kind::Float, Device::Cpu)).pin_memory(device);
+        let bucket =
+            |values: &Tensor| Bucket { values: values.shallow_clone(), staging: staged.then(|| pinned(values)) };
+        let buckets = buckets.iter().map(bucket).collect();
+        Ok(Transfers { comm, way, wire, device, stream: Stream::new(device)?, buckets, squares: Vec::new() })
     }
 
-    /// What this rank sends of it.
-    pub fn bytes(&self) -> u64 {
+    /// What this rank sends of a bucket.
+    pub fn bytes(&self, bucket: usize) -> u64 {
         let of_a_value = if self.wire == Wire::F32 { 4 } else { 2 };
-        (self.bucket.numel() * of_a_value) as u64
+        (self.buckets[bucket].values.numel() * of_a_value) as u64
     }
 
-    /// Replaces the bucket by its sum over ranks, and returns the sum's squared norm.
-    pub fn sum(&mut self, comm: &dyn Comm) -> Result<f64, CommError> {
-        let Some(staging) = &mut self.staging else {
-            sum_host(&mut self.bucket, self.wire, comm)?;
-            return Ok(squared_norm(&mut self.bucket));
+    /// Replaces a bucket, full when `filled` is reached, by its sum over ranks. They go in order, 0 first.
+    ///
+    /// On a GPU the sum may be under way when this returns. With the last one all are done: the squared norm of the
+    /// whole, the same on every rank.
+    pub fn sum(&mut self, bucket: usize, filled: &Event) -> Result<Option<f64>, CommError> {
+        let squares = self.start(bucket, filled)?;
+        self.squares.push(squares);
+        (bucket + 1 == self.buckets.len()).then(|| self.finish()).transpose()
+    }
+
+    fn start(&mut self, bucket: usize, filled: &Event) -> Result<Squares, CommError> {
+        let (comm, rank) = (self.comm.as_ref(), self.comm.rank());
+        let Bucket { values, staging } = &mut self.buckets[bucket];
+        self.stream.enter().map_err(failed("cudaSetDevice", rank))?;
+        filled.hold(&self.stream).map_err(failed("cudaStreamWaitEvent", rank))?;
+        match (&self.way, staging) {
+            (Way::Host, None) => {
+                sum_host(values, self.wire, comm)?;
+                return Ok(Squares::Known(squared_norm(values)));
+            }
+            (Way::Host, Some(staging)) => {
+                // Both copies are done when they return.
+                staging.copy_(values);
+                sum_host(staging, self.wire, comm)?;
+                values.copy_(staging);
+                return Ok(Squares::Known(squared_norm(staging)));
+            }
+            (Way::CudaMpi, _) => {
+                // MPI knows nothing of streams.
+                filled.wait().map_err(failed("cudaEventQuery", rank))?;
+                comm.sum_device(device_values(values))?;
+            }
+            (Way::Nccl(nccl), _) => nccl.sum(values, &self.stream)?,
+        }
+        squares_on_device(values).map(Squares::OnDevice).map_err(failed("squared norm", rank))
+    }
+
+    fn finish(&mut self) -> Result<f64, CommError> {
+        if let Way::Nccl(nccl) = &self.way {
+            let all = Event::record(self.device).map_err(failed("cudaEventRecord", self.comm.rank()))?;
+            nccl.wait(&all)?;
+        }
+        let number = |squares| match squares {
+            Squares::Known(number) => number,
+            Squares::OnDevice(number) => number.double_value(&[]),
         };
-        // A copy to the host waits for the kernels before it; one to the device is ordered before those after it.
-        staging.copy_(&self.bucket);
-        sum_host(staging, self.wire, comm)?;
-        self.bucket.copy_(staging);
-        Ok(squared_norm(staging))
+        let squared_norm: f64 = self.squares.drain(..).map(number).sum();
+        if matches!(self.way, Way::Host) {
+            return Ok(squared_norm);
+        }
+        // GPUs of two kinds may add up in two orders: rank 0's is everyone's.
+        let mut bytes = squared_norm.to_le_bytes();
+        self.comm.broadcast(0, &mut bytes)?;
+        Ok(f64::from_le_bytes(bytes))
+    }
+
+    /// After a failure: has the GPU wait for no other rank any more.
+    pub fn abort(&self) {
+        if let Way::Nccl(nccl) = &self.way {
+            nccl.abort();
+        }
     }
 }
 
@@ -80,10 +177,11 @@ fn from_bf16(bytes: &[u8]) -> impl Iterator<Item = f32> {
     bytes.chunks_exact(2).map(|bytes| bf16::from_le_bytes([bytes[0], bytes[1]]).to_f32())
 }
 
-/// Σ squares, added up in an order that depends on nothing but the length. Moves a GPU's values to the host.
+/// Σ squares, added up in an order that depends on nothing but the length and the kind of device.
 pub fn squared_norm(values: &mut Tensor) -> f64 {
     if values.device() != Device::Cpu {
-        return squared_norm(&mut values.to_device(Device::Cpu));
+        // What cannot be computed is as good as not finite.
+        return squares_on_device(values).map_or(f64::NAN, |squares| squares.double_value(&[]));
     }
     const LANES: usize = 16;
     let values = f32_slice(values);
@@ -96,4 +194,9 @@ pub fn squared_norm(values: &mut Tensor) -> f64 {
         }
     }
     lanes.iter().sum::<f64>() + rest
+}
+
+/// The same as one f64 on the device, where it is computed in its turn.
+fn squares_on_device(values: &Tensor) -> Result<Tensor, TchError> {
+    values.f_to_kind(Kind::Double)?.f_square_()?.f_sum(Kind::Double)
 }

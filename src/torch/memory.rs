@@ -1,6 +1,7 @@
 //! Tensors as slices, memory order, and how much memory the process has used.
 
 use super::{TorchError, ffi};
+use crate::comm::device::DeviceValues;
 use tch::{Device, Kind, Tensor};
 
 /// The values of a contiguous f32 tensor on the CPU, writable.
@@ -18,6 +19,20 @@ pub fn f32_slice(tensor: &mut Tensor) -> &mut [f32] {
     // SAFETY: checked above: `numel` f32 lie at `data_ptr`, alive as long as the tensor. Two handles to one memory
     // alias, as with every in-place operation of tch: whoever shares one keeps to his own range.
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) }
+}
+
+/// The values of a contiguous f32 tensor on a GPU, for MPI. Whatever fills or reads them must be done.
+///
+/// # Panics
+/// When the tensor is not one.
+pub fn device_values(tensor: &mut Tensor) -> DeviceValues<'_> {
+    assert!(
+        tensor.kind() == Kind::Float && tensor.device().is_cuda() && tensor.is_contiguous(),
+        "a contiguous f32 tensor on a GPU"
+    );
+    // SAFETY: checked above: `numel` f32 lie at `data_ptr`, alive as long as the tensor. A kernel that is still at work
+    // on them makes their values arbitrary, and nothing else: the memory stays the allocator's.
+    unsafe { DeviceValues::new(tensor.data_ptr().cast(), tensor.numel()) }
 }
 
 /// Strides of a tensor of `size` (n, channels, h, w) in channels-last order.

@@ -1,5 +1,5 @@
 //! What libtorch has and tch hides: gradient hooks, backward functions in Rust, fused updates, autocast on the CPU,
-//! memory order, and loading CUDA at run time. `shim.cpp` is the C++ half.
+//! memory order, streams of a GPU, and loading CUDA at run time. `shim.cpp` is the C++ half. And NCCL, which comes with it.
 //!
 //! An error never unwinds through C++: a panic or error in a Rust closure called by libtorch crosses it as a
 //! `c10::Error` and comes out of the `backward` call that ran the closure.
@@ -9,7 +9,17 @@ mod cuda;
 mod ffi;
 pub mod fused;
 pub mod memory;
+pub mod nccl;
 pub mod precision;
+pub mod stream;
 
 pub use cuda::load_cuda;
 pub use ffi::TorchError;
+
+use crate::comm::CommError;
+use std::fmt::Display;
+
+/// Makes a failure between ranks of one on this rank's device, for `map_err`.
+pub fn failed<E: Display>(call: &'static str, rank: usize) -> impl Fn(E) -> CommError {
+    move |error| CommError::Failed { call, rank, cause: error.to_string() }
+}

@@ -8,6 +8,9 @@
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/native_batch_norm_backward.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/Event.h>
+#include <c10/core/Stream.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -94,6 +97,13 @@ std::vector<at::Tensor> list(at::Tensor **tensors, size_t count) {
   return result;
 }
 
+// CUDA's half of libtorch registers itself here when it is loaded; until then this throws.
+c10::impl::VirtualGuardImpl cuda() { return c10::impl::VirtualGuardImpl(at::kCUDA); }
+
+c10::Device gpu(int index) { return c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index)); }
+
+c10::Stream stream_of(int index, int64_t id) { return c10::Stream(c10::Stream::UNSAFE, gpu(index), id); }
+
 } // namespace
 
 extern "C" {
@@ -164,6 +174,43 @@ char *segdist_autocast_exit(int cuda) {
     at::autocast::set_autocast_enabled(cuda ? at::kCUDA : at::kCPU, false);
   });
 }
+
+// A stream of GPU `index` out of libtorch's pool, which owns it: its number there, and its cudaStream_t.
+char *segdist_stream_new(int index, int64_t *id, void **handle) {
+  return guarded([&] {
+    auto stream = cuda().getStreamFromGlobalPool(gpu(index));
+    *id = stream.id();
+    *handle = cuda().getStreamNativeHandle(stream);
+  });
+}
+
+// From now on this thread's work on the GPU goes to this stream.
+char *segdist_stream_enter(int index, int64_t id) {
+  return guarded([&] {
+    cuda().setDevice(gpu(index));
+    cuda().exchangeStream(stream_of(index, id));
+  });
+}
+
+// A mark behind what this thread has handed over to GPU `index` so far; free with segdist_event_free.
+char *segdist_event_record(int index, c10::Event **event) {
+  return guarded([&] {
+    auto made = std::make_unique<c10::Event>(at::kCUDA);
+    made->record(cuda().getStream(gpu(index)));
+    *event = made.release();
+  });
+}
+
+// What is handed over to the stream later begins when the mark is reached.
+char *segdist_event_hold(const c10::Event *event, int index, int64_t id) {
+  return guarded([&] { event->block(stream_of(index, id)); });
+}
+
+char *segdist_event_reached(const c10::Event *event, int *reached) {
+  return guarded([&] { *reached = event->query(); });
+}
+
+void segdist_event_free(c10::Event *event) { delete event; }
 
 char *segdist_peak_device_bytes(int index, int64_t *bytes) {
   return guarded([&] {

@@ -79,7 +79,7 @@ impl Run<'_> {
         self.unfinished = unfinished[0] > 0 && self.last.is_some();
 
         let channel = |lane| anyhow::Ok(self.journal.channel(self.comm.duplicate()?, lane));
-        self.trainer.reducer.reconnect(channel(Lane::Gradients)?);
+        self.trainer.reducer.reconnect(channel(Lane::Gradients)?)?;
         self.trainer.norm = start::norm(self.job, channel(Lane::BatchNorm)?);
         self.trainer.loader = start::loader(self.job, &self.place, &self.data, self.trainer.step, &*self.comm)?;
         self.watchdog = start::watchdog(self.job, &self.comm, &self.journal)?;

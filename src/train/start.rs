@@ -21,7 +21,7 @@ use crate::schedule::TrainConfig;
 use crate::sync::DistConfig;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
-use crate::sync::replicas;
+use crate::sync::{replicas, transport};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -275,9 +275,10 @@ pub fn trainer(
 ) -> anyhow::Result<Trainer> {
     let channel = |lane| anyhow::Ok(journal.channel(comm.duplicate()?, lane));
     let Parts { network, flat, optimizer } = parts;
+    let way = transport::choose(&**comm, place.device, job.dist)?;
     let scale = LossScale::new(job.train);
     Ok(Trainer {
-        reducer: Reducer::new(&flat, channel(Lane::Gradients)?, job.dist, &journal.trace)?,
+        reducer: Reducer::new(&flat, channel(Lane::Gradients)?, way, job.dist, &journal.trace)?,
         comm: comm.clone(),
         network,
         optimizer,

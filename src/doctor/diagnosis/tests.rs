@@ -18,6 +18,7 @@ fn rank_on(host: &str) -> Facts {
         omp_threads: None,
         gpus: 0,
         nvidia_driver: false,
+        nccl: None,
         fabrics: Vec::new(),
         locks_memory: false,
         shm_bytes: Some(8 << 30),
@@ -68,6 +69,23 @@ fn wrong_sums_name_their_ranks() {
     let measured = Measured { wrong_sums: vec![1], ..healthy() };
     let problem = only_problem(&[rank_on("a"), rank_on("b")], &measured);
     assert_eq!((problem.level, problem.found.ends_with("rank 1")), (Level::Error, true));
+}
+
+#[test]
+fn the_way_of_gradients_is_foretold() {
+    let with_gpus = |host, gpus, nccl: Result<&str, &str>| Facts {
+        gpus,
+        nccl: Some(nccl.map(str::to_owned).map_err(str::to_owned)),
+        ..rank_on(host)
+    };
+    let told = |ranks: &[Facts]| transport(ranks, &healthy()).found;
+    assert!(told(&[rank_on("a"), rank_on("b")]).contains("rank 0 computes on the CPU"));
+    let good = with_gpus("a", 2, Ok("2.28.9"));
+    assert!(told(&[good.clone(), good.clone()]).contains("NCCL 2.28.9"));
+    let shared = with_gpus("a", 1, Ok("2.28.9"));
+    assert!(told(&[shared.clone(), shared]).contains("share a GPU"));
+    let lacking = with_gpus("b", 2, Err("libnccl.so.2 cannot be loaded"));
+    assert!(told(&[good, lacking]).ends_with("rank 1: libnccl.so.2 cannot be loaded"));
 }
 
 #[test]
