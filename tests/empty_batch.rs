@@ -19,8 +19,8 @@ fn noise(count: i64) -> Tensor {
     (values.frac() * 2.0 - 1.0).to_kind(Kind::Float)
 }
 
-/// The summed gradients of one step in which only rank 0 has images.
-fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>) -> Vec<f32> {
+/// The summed gradients of one step in which only one rank has images.
+fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>, owner: usize) -> Vec<f32> {
     tch::set_num_threads(1);
     let config = ModelConfig {
         arch_encoder: encoder.into(),
@@ -29,7 +29,7 @@ fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>) -> Vec<f32> {
         ..ModelConfig::default()
     };
     let network = Network::build(&config, CLASSES as usize, Device::Cpu, 7).unwrap();
-    let count = if comm.rank() == 0 { 4 } else { 0 };
+    let count = if comm.rank() == owner { 4 } else { 0 };
     let norm = SyncBatchNorm::new(comm.duplicate().unwrap(), BnVariance::Offset);
     let flat = Flat::new(&network.store, 25 << 20);
     let mut reducer = Reducer::new(&flat, comm, Way::Host, &DistConfig::default(), &Trace::default()).unwrap();
@@ -50,12 +50,20 @@ fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>) -> Vec<f32> {
     Vec::try_from(&flat.gradients).unwrap()
 }
 
+/// Ranks without images add zeros to every sum, so the result has the same bits whichever rank has them. One rank alone
+/// rounds otherwise, in libtorch's own batch norm, and a ReLU whose input that moves over 0 changes a gradient by up to
+/// 7e-3 of the largest (seen with half of the seeds), but a wrong count changes all of them by a multiple of that.
 fn check(encoder: &str, decoder: &str) {
-    let alone = threads::run(1, |comm| gradients(encoder, decoder, comm)).remove(0);
+    let alone = threads::run(1, |comm| gradients(encoder, decoder, comm, 0)).remove(0);
     let largest = alone.iter().fold(0f32, |most, value| most.max(value.abs()));
-    for both in threads::run(2, |comm| gradients(encoder, decoder, comm)) {
-        let error = alone.iter().zip(&both).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(error <= 1e-4 * largest, "{encoder} {decoder}: off by {error} of {largest}");
+    let first = threads::run(2, |comm| gradients(encoder, decoder, comm, 0)).remove(0);
+    let error = alone.iter().zip(&first).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(error <= 2e-2 * largest, "{encoder} {decoder}: off by {error} of {largest}");
+    for (ranks, owner) in [(2, 0), (2, 1), (3, 1)] {
+        for (rank, found) in threads::run(ranks, |comm| gradients(encoder, decoder, comm, owner)).iter().enumerate() {
+            let differing = first.iter().zip(found).filter(|(a, b)| a != b).count();
+            assert_eq!(differing, 0, "{encoder} {decoder}: rank {rank} of {ranks}, images on rank {owner}");
+        }
     }
 }
 
