@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Sets up, builds in release, checks format and lints, and runs every test: those under mpirun included, and where a
-# Docker engine answers those on clusters of containers (tests/cluster).
+# Sets up, builds in release, checks format and lints, and runs every test (those under mpirun included).
 #
 #   ./launch/test.sh                  everything
-#   ./launch/test.sh --test ranks     what `cargo test` is given, and no containers
+#   ./launch/test.sh --test ranks     what `cargo test` is given
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,10 +16,5 @@ export RUST_TEST_THREADS=${RUST_TEST_THREADS:-2}
 log=target/test.log
 status=0
 cargo test --release --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
-(($#)) || ./tests/cluster/run.sh 2>&1 | tee -a "$log" || status=$?
-# Each script of tests/cluster counts as one test.
-awk '/^test result:/ { passed += $4; failed += $6 }
-    /^\[[a-z]+ [0-9:]+\] PASSED/ { passed++ }
-    /^tests\/cluster\/[a-z]+\.sh failed$/ { failed++ }
-    END { print passed + 0 " passed, " failed + 0 " failed" }' "$log"
+awk '/^test result:/ { passed += $4; failed += $6 } END { print passed + 0 " passed, " failed + 0 " failed" }' "$log"
 exit "$status"

@@ -1,5 +1,5 @@
 //! The two kinds of failure a user meets: something to mend in what was given (exit code 2), and everything else (1).
-//! And one for tests: a process that dies at a place of their choice.
+//! And one for tests: a process that dies or panics at a place of their choice.
 
 use std::fmt::Display;
 use std::sync::OnceLock;
@@ -46,18 +46,29 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 /// A place where a test may have the process killed: `SEGDIST_FAULT=forward:3` in the environment does it at the third
-/// call with the name `forward`.
+/// call with the name `forward`. `forward:3:panic` panics there instead.
 pub fn point(name: &str) {
-    static WISH: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static WISH: OnceLock<Option<Wish>> = OnceLock::new();
     static CALLS: AtomicU64 = AtomicU64::new(0);
-    let wish = WISH.get_or_init(|| {
-        let wish = std::env::var("SEGDIST_FAULT").ok()?;
-        let (name, call) = wish.split_once(':')?;
-        Some((name.to_owned(), call.parse().ok()?))
-    });
-    let Some((_, call)) = wish.as_ref().filter(|(wished, _)| wished == name) else { return };
-    if CALLS.fetch_add(1, Ordering::Relaxed) + 1 == *call {
+    let wish = WISH.get_or_init(|| Wish::parse(&std::env::var("SEGDIST_FAULT").ok()?));
+    let Some(wish) = wish.as_ref().filter(|wish| wish.name == name) else { return };
+    if CALLS.fetch_add(1, Ordering::Relaxed) + 1 == wish.call {
+        assert!(!wish.panics, "SEGDIST_FAULT asks for a panic in {name}");
         // The signal that leaves no time for any clean-up; it cannot fail towards oneself.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
+struct Wish {
+    name: String,
+    call: u64,
+    panics: bool,
+}
+
+impl Wish {
+    fn parse(text: &str) -> Option<Wish> {
+        let mut parts = text.split(':');
+        let (name, call) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
+        Some(Wish { name, call, panics: parts.next() == Some("panic") })
     }
 }

@@ -21,18 +21,11 @@ const STEPS: u64 = 9;
 fn command(folder: &Path, faults: &[(usize, &str)]) -> Command {
     let root = folder.join("data");
     samples(&root, &[(48, 32); 8], 4, 1);
-    let mut script = String::from("case $OMPI_COMM_WORLD_RANK in ");
-    for (rank, fault) in faults {
-        script += &format!("{rank}) export SEGDIST_FAULT={fault};; ");
-    }
-    script += "esac; exec \"$0\" \"$@\"";
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/bin/mpirun"));
-    command.args(["--with-ft", "ulfm", "-np", "4", "--oversubscribe", "--bind-to", "none", "sh", "-c", &script]);
-    command.arg(env!("CARGO_BIN_EXE_segdist")).args(tiny(&root, &folder.join("run"), STEPS));
+    let mut command = common::launcher();
+    common::with_faults(command.args(["--with-ft", "ulfm", "-np", "4"]), faults);
+    command.args(tiny(&root, &folder.join("run"), STEPS));
     command.args(["TRAIN.batch_size_per_gpu=1", "CHECKPOINT.every_steps=1", "CHECKPOINT.keep_last=100"]);
     command.args(["DIST.elastic=True", "VAL.every_epochs=0"]);
-    command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
-    command.envs([("OMP_NUM_THREADS", "1"), ("RUST_BACKTRACE", "0")]);
     command
 }
 
@@ -151,5 +144,5 @@ fn where_mpi_does_not_outlive_a_death_elastic_is_refused_with_the_remedy() {
     let ended = run(command.args(tiny(folder.path(), &folder.path().join("run"), 2)).arg("DIST.elastic=True"), 60);
     assert_eq!(ended.code, 2, "{}", ended.all());
     assert_eq!(ended.errors().len(), 1, "{}", ended.all());
-    assert!(ended.stderr.contains("DIST.elastic: start it with mpirun --with-ft ulfm"), "{}", ended.all());
+    assert!(ended.stderr.contains("DIST.elastic: start it with Open MPI 5's mpirun --with-ft ulfm"), "{}", ended.all());
 }

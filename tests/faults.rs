@@ -1,49 +1,27 @@
 //! One rank failing ends the job in bounded time, non-zero, with one line that names the rank and the cause.
 
 mod common;
+#[path = "common/jobs.rs"]
+mod jobs;
 
-use common::{Ended, mpirun, samples, tiny, wait};
+use common::{Ended, launcher, mpirun, run, samples, tiny, with_faults};
+use jobs::{Job, send, wait_for_step};
+use rustix::process::Signal;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// A job of `count` ranks that would train for long.
-fn start(folder: &Path, count: usize, more: &[&str]) -> Child {
+/// Overrides of a job that would train for long, in `folder`/run.
+fn endless(folder: &Path) -> Vec<String> {
     let root = folder.join("data");
     samples(&root, &[(48, 32); 8], 4, 1);
-    let overrides = tiny(&root, &folder.join("run"), 100_000);
-    let mut command = mpirun(count);
-    command.args(overrides).args(more);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    tiny(&root, &folder.join("run"), 100_000)
 }
 
-/// Waits until the job has made a few steps.
-fn wait_for_steps(folder: &Path) {
-    let start = Instant::now();
-    let history = folder.join("run/metrics.jsonl");
-    while std::fs::read_to_string(&history).unwrap_or_default().lines().count() < 3 {
-        assert!(start.elapsed() < Duration::from_secs(120), "no step was made");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// The process of a rank of the job that `launcher` started, found by the launcher's own variables.
-fn pid_of_rank(launcher: u32, rank: usize) -> i32 {
-    let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.find(|pid| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = status.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
-        parent == Some(launcher) && environment.split(|byte| *byte == 0).any(|item| item == wanted.as_bytes())
-    })
-    .expect("the rank is running")
-}
-
-fn signal(pid: i32, name: &str) {
-    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
-    assert!(sent.is_ok_and(|status| status.success()));
+/// A job of `count` ranks that has made a few steps.
+fn started(folder: &Path, count: usize, more: &[&str]) -> Job {
+    let job = Job::start(mpirun(count).args(endless(folder)).args(more));
+    wait_for_step(&folder.join("run"), 2);
+    job
 }
 
 /// Lines that put the blame on `rank`.
@@ -55,13 +33,30 @@ fn blames(ended: &Ended, rank: usize) -> Vec<&str> {
 fn a_killed_rank_ends_the_job_within_ten_seconds() {
     for rank in [0, 1] {
         let folder = tempfile::tempdir().unwrap();
-        let job = start(folder.path(), 2, &[]);
-        wait_for_steps(folder.path());
-        let launcher = job.id();
-        signal(pid_of_rank(launcher, rank), "KILL");
-        let ended = wait(job, 10);
+        let job = started(folder.path(), 2, &[]);
+        send(job.rank(rank), Signal::KILL);
+        let ended = job.wait(10);
         assert_ne!(ended.code, 0, "{}", ended.all());
-        assert!(ended.stderr.contains("signal 9") || !blames(&ended, rank).is_empty(), "{}", ended.all());
+        assert!(ended.all().contains("signal 9") || !blames(&ended, rank).is_empty(), "{}", ended.all());
+    }
+}
+
+#[test]
+fn a_panic_in_a_gradient_hook_ends_the_job_within_ten_seconds_and_tells_its_cause_once() {
+    for rank in [0, 1] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = launcher();
+        // The network has 76 parameters, so this is in the third backward.
+        with_faults(command.args(["-np", "2"]), &[(rank, "hook:190:panic")]);
+        let job = Job::start(command.args(endless(folder.path())));
+        wait_for_step(&folder.path().join("run"), 2);
+        let ended = job.wait(10);
+        assert_ne!(ended.code, 0, "{}", ended.all());
+        let errors = ended.errors();
+        assert_eq!(errors.len(), 1, "{}", ended.all());
+        let cause = "asks for a panic in hook";
+        assert!(errors[0].contains(&format!("rank {rank}: ")) && errors[0].contains(cause), "{}", ended.all());
+        assert_eq!(ended.all().matches(cause).count(), 1, "{}", ended.all());
     }
 }
 
@@ -69,13 +64,12 @@ fn a_killed_rank_ends_the_job_within_ten_seconds() {
 fn a_stopped_rank_is_named_within_the_timeout() {
     for rank in [0, 1, 2] {
         let folder = tempfile::tempdir().unwrap();
-        let job = start(folder.path(), 3, &["DIST.stall_timeout_s=4"]);
-        wait_for_steps(folder.path());
-        let pid = pid_of_rank(job.id(), rank);
-        signal(pid, "STOP");
+        let job = started(folder.path(), 3, &["DIST.stall_timeout_s=4"]);
+        let pid = job.rank(rank);
+        send(pid, Signal::STOP);
         let stopped = Instant::now();
-        let ended = wait(job, 40);
-        let _ = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        let ended = job.wait(40);
+        send(pid, Signal::KILL);
         assert_ne!(ended.code, 0, "{}", ended.all());
         assert!(stopped.elapsed() < Duration::from_secs(30), "{}", ended.all());
         let lines = blames(&ended, rank);
@@ -110,14 +104,12 @@ fn ranks_that_were_given_different_data_are_told_apart_before_the_first_step() {
         std::os::unix::fs::symlink(data, place.join("data")).unwrap();
     }
     let overrides = tiny(Path::new("data"), &folder.path().join("run"), 2);
-    let mut command = std::process::Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/bin/mpirun"));
-    command.args(["--oversubscribe", "--bind-to", "none"]);
+    let mut command = launcher();
     for (place, colon) in [(&first, ""), (&second, ":")] {
         command.args((!colon.is_empty()).then_some(colon));
         command.args(["-np", "1", "--wdir"]).arg(place).arg(env!("CARGO_BIN_EXE_segdist")).args(&overrides);
     }
-    command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"), ("OMP_NUM_THREADS", "1")]);
-    let ended = common::run(&mut command, 60);
+    let ended = run(&mut command, 60);
     assert_ne!(ended.code, 0, "{}", ended.all());
     let errors = ended.errors();
     assert_eq!(errors.len(), 1, "{}", ended.all());

@@ -137,6 +137,33 @@ fn three_ranks_run_a_global_batch_of_four_micro_batches_like_one() {
 }
 
 #[test]
+fn ranks_of_different_shapes_one_of_them_without_labels_sum_what_one_rank_accumulates() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("data");
+    // Every step has all three images, one on each rank. Class 0 is ignored: some pixels of two, and all of the third.
+    samples(&root, &[(48, 32), (32, 64), (40, 32)], 4, 8);
+    common::write_png(&root.join("1_label.png"), 32, 64, png::ColorType::Grayscale, &[0; 32 * 64]);
+    let [encoder_file, decoder_file] = well_scaled(folder.path(), "ppm_deepsup");
+    let runs = [1, 3].map(|count| {
+        let more = [
+            "MODEL.arch_decoder=ppm_deepsup".into(),
+            format!("MODEL.weights_encoder={encoder_file}"),
+            format!("MODEL.weights_decoder={decoder_file}"),
+            "TRAIN.batch_size_per_gpu=1".into(),
+            "TRAIN.global_batch=3".into(),
+            "TRAIN.fix_bn=True".into(),
+            "TRAIN.lr_encoder=1e-3".into(),
+            "TRAIN.lr_decoder=1e-3".into(),
+        ];
+        train(count, &root, folder.path().join(format!("run{count}")), 5, &more)
+    });
+    let alone = losses(&runs[0]);
+    assert!(alone.len() == 5 && alone.iter().all(|loss| *loss > 0.0 && *loss < 20.0), "{alone:?}");
+    assert_close(&losses(&runs[1]), &alone, 1e-5);
+    assert_same_parameters(&runs[1], &runs[0], 5);
+}
+
+#[test]
 fn ranks_without_a_micro_batch_take_part_in_batch_statistics() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("data");

@@ -81,7 +81,9 @@ fn end_all_ranks_on_panic(comm: Arc<dyn Comm>) {
             std::process::exit(0);
         }
         let backtrace = std::backtrace::Backtrace::capture();
-        eprintln!("segdist: rank {}: {panic}; please report this\n{backtrace}", comm.rank());
+        // Place and message are two lines, but the rank and the cause belong on one.
+        let cause = panic.to_string().replace('\n', " ");
+        eprintln!("segdist: rank {}: {cause}; please report this\n{backtrace}", comm.rank());
         comm.abort(1);
     }));
 }

@@ -44,7 +44,9 @@ pub fn launched() -> bool {
 
 /// The MPI library's name and version.
 pub fn library_version() -> Option<String> {
-    mpi::environment::library_version().ok().map(|text| text.lines().next().unwrap_or_default().to_owned())
+    let text = mpi::environment::library_version().ok()?;
+    // MPICH puts a tab between its name and its number.
+    Some(text.lines().next().unwrap_or_default().replace('\t', " "))
 }
 
 /// MPI between initialisation and finalisation.
@@ -94,6 +96,16 @@ pub fn end_process(code: i32) -> ! {
     let _ = std::io::stdout().flush();
     // SAFETY: ends the process; stderr has no buffer, and what else had to be written is.
     unsafe { libc::_exit(code) }
+}
+
+/// Waits until the launcher has taken the message that tells why the job ends, at most a second: MPICH's, once it hears
+/// of the end, throws away what it has not read.
+fn let_launcher_read_stderr() {
+    let start = Instant::now();
+    let unread = || rustix::io::ioctl_fionread(std::io::stderr()).is_ok_and(|bytes| bytes > 0);
+    while unread() && start.elapsed() < Duration::from_secs(1) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Polls that only yield the core: small messages between ranks of one host arrive within them.
@@ -375,6 +387,7 @@ impl Comm for MpiComm {
     }
 
     fn abort(&self, code: i32) -> ! {
+        let_launcher_read_stderr();
         // SAFETY: may be called at any time between initialisation and finalisation, from any thread.
         unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, code) };
         end_process(code)

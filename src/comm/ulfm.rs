@@ -41,7 +41,7 @@ impl Ulfm {
             }
         };
         if !switched_on {
-            return Err("start it with mpirun --with-ft ulfm (launch/mpirun.sh --elastic does)".into());
+            return Err("start it with Open MPI 5's mpirun --with-ft ulfm (launch/mpirun.sh --elastic does)".into());
         }
         Ok(ulfm)
     }

@@ -177,6 +177,7 @@ impl Drop for Reducer {
 fn collect(index: usize, slot: &Slot, gradients: &Tensor, progress: Arc<Mutex<Progress>>) -> Result<(), TorchError> {
     let (bucket, mut place) = (slot.bucket, slot.view(gradients));
     autograd::on_gradient(&slot.parameter, move |gradient| {
+        fault::point("hook");
         let first = !std::mem::replace(&mut lock(&progress).arrived[index], true);
         let copied = if first { place.f_copy_(&gradient) } else { place.f_add_(&gradient).map(drop) };
         copied.map_err(|error| error.to_string())?;

@@ -34,10 +34,12 @@ impl Job {
 
     /// The process of rank `rank` under mpirun, if it is there.
     pub fn rank_now(&self, rank: usize) -> Option<u32> {
-        let entry = format!("OMPI_COMM_WORLD_RANK={rank}");
+        let entries = common::RANK_VARIABLES.map(|name| format!("{name}={rank}"));
         descendants(self.pid).into_iter().find(|pid| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes())
+            environment
+                .split(|byte| *byte == 0)
+                .any(|variable| entries.iter().any(|entry| variable == entry.as_bytes()))
         })
     }
 

@@ -49,12 +49,35 @@ pub fn ranks(count: usize) -> Command {
 
 /// `mpirun -np RANKS segdist`.
 pub fn mpirun(count: usize) -> Command {
-    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/bin/mpirun"));
-    command.args(["-np", &count.to_string(), "--oversubscribe", "--bind-to", "none"]);
-    command.arg(env!("CARGO_BIN_EXE_segdist"));
-    command.env("OMP_NUM_THREADS", "1").env("RUST_BACKTRACE", "0");
-    command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
+    let mut command = launcher();
+    command.args(["-np", &count.to_string(), env!("CARGO_BIN_EXE_segdist")]);
     command
+}
+
+/// mpirun without any arguments of the job: Open MPI's in .deps/, or that of an MPICH, which SEGDIST_MPIRUN names.
+pub fn launcher() -> Command {
+    let other = std::env::var_os("SEGDIST_MPIRUN");
+    let mut command = Command::new(other.as_deref().unwrap_or(OPEN_MPI.as_ref()));
+    if other.is_none() {
+        // MPICH's starts as many ranks as it is told to, binds none and does not mind root.
+        command.args(["--oversubscribe", "--bind-to", "none"]);
+        command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
+    }
+    command.env("OMP_NUM_THREADS", "1").env("RUST_BACKTRACE", "0");
+    command
+}
+
+const OPEN_MPI: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/.deps/bin/mpirun");
+
+/// Where Open MPI's launcher and MPICH's write down the rank of each process.
+pub const RANK_VARIABLES: [&str; 2] = ["OMPI_COMM_WORLD_RANK", "PMI_RANK"];
+
+/// Appends segdist to a launcher's arguments, started such that each of these ranks has its SEGDIST_FAULT.
+pub fn with_faults<'a>(command: &'a mut Command, faults: &[(usize, &str)]) -> &'a mut Command {
+    let [first, second] = RANK_VARIABLES;
+    let cases: String = faults.iter().map(|(rank, fault)| format!("{rank}) export SEGDIST_FAULT={fault};; ")).collect();
+    let script = format!("case ${{{first}:-${second}}} in {cases}esac; exec \"$0\" \"$@\"");
+    command.args(["sh", "-c", &script, env!("CARGO_BIN_EXE_segdist")])
 }
 
 /// Runs to the end, or kills and fails after `limit` seconds.
