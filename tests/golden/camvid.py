@@ -26,11 +26,11 @@ sys.path[:0] = [str(HERE), sys.argv[1]]
 sys.argv[1:] = [str(pathlib.Path(argument).absolute()) for argument in sys.argv[1:4]] + sys.argv[4:]
 REFERENCE, CAMVID, WEIGHTS = sys.argv[1:4]
 
+import evaluation  # noqa: E402
 import networks  # noqa: E402
 from mit_semseg.config import cfg  # noqa: E402
 from mit_semseg.dataset import TrainDataset, ValDataset  # noqa: E402
 from mit_semseg.models import SegmentationModule, models  # noqa: E402
-from mit_semseg.utils import intersectionAndUnion  # noqa: E402
 
 CLASSES, VOID, SIZE, BATCH = 11, 11, 120, 8
 
@@ -80,20 +80,9 @@ def reference(folder, seed, steps):
         network(data[seed])[0].backward()
         for optimizer in optimizers:
             optimizer.step()
-    return evaluate(encoder.eval(), decoder.eval(), ValDataset("", odgt("val", folder), cfg.DATASET))
-
-
-def evaluate(encoder, decoder, data):
     decoder.use_softmax = True
-    totals = numpy.zeros((2, CLASSES))
-    for index in range(len(data)):
-        sample = data[index]
-        labels = sample["seg_label"][0].numpy()
-        with torch.no_grad():
-            maps = encoder(sample["img_data"][0], return_feature_maps=True)
-            scores = decoder(maps, segSize=labels.shape)
-        totals += intersectionAndUnion(scores.argmax(1)[0].numpy(), labels, CLASSES)
-    return float((totals[0] / (totals[1] + 1e-10)).mean())
+    data = ValDataset("", odgt("val", folder), cfg.DATASET)
+    return evaluation.scores(evaluation.predictions(network.eval(), data), data, CLASSES)[0]
 
 
 def segdist(folder, seed, steps, initial):

@@ -12,18 +12,17 @@ import sys
 import tempfile
 
 import numpy
-import torch
 from PIL import Image
 
 HERE = pathlib.Path(__file__).parent
 sys.path[:0] = [str(HERE), sys.argv[1]]
 
+import evaluation  # noqa: E402
 import networks  # noqa: E402
 from mit_semseg.models import models  # noqa: E402
 from mit_semseg.config import cfg  # noqa: E402
 from mit_semseg.dataset import ValDataset  # noqa: E402
 from mit_semseg.models import SegmentationModule  # noqa: E402
-from mit_semseg.utils import accuracy, intersectionAndUnion  # noqa: E402
 
 IMAGES = [(96, 72), (53, 90)]
 SIZES = [40, 56]
@@ -53,20 +52,10 @@ def samples(folder):
 def evaluate(module, folder, sizes):
     cfg.DATASET.imgSizes = sizes
     data = ValDataset(str(folder), str(folder / "list.odgt"), cfg.DATASET)
-    maps, inter, union, right, pixels = [], 0, 0, 0, 0
-    for index in range(len(data)):
-        batch = data[index]
-        truth = batch["seg_label"][0].numpy()
-        with torch.no_grad():
-            scores = sum(module({"img_data": i}, segSize=truth.shape) / len(sizes) for i in batch["img_data"])
-        prediction = scores.argmax(1)[0].numpy()
-        counts = intersectionAndUnion(prediction, truth, networks.CLASSES)
-        inter, union = inter + counts[0], union + counts[1]
-        share, valid = accuracy(prediction, truth)
-        right, pixels = right + share * valid, pixels + valid
-        maps.append("".join(str(int(c)) for c in prediction.flat))
-    return dict(sizes=sizes, labels=maps, mean_iou=float((inter / (union + 1e-10)).mean()),
-                pixel_accuracy=float(right / pixels))
+    maps = list(evaluation.predictions(module, data))
+    iou, right = evaluation.scores(maps, data, networks.CLASSES)
+    labels = ["".join(str(int(c)) for c in found.flat) for found in maps]
+    return dict(sizes=sizes, labels=labels, mean_iou=iou, pixel_accuracy=right)
 
 
 def main():

@@ -23,11 +23,11 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), sys.argv[1]]
 
+import evaluation  # noqa: E402
 import networks  # noqa: E402
 from mit_semseg.config import cfg  # noqa: E402
 from mit_semseg.dataset import ValDataset  # noqa: E402
 from mit_semseg.models import SegmentationModule, models  # noqa: E402
-from mit_semseg.utils import accuracy, intersectionAndUnion  # noqa: E402
 
 CLASSES = 150
 # With each encoder a decoder, and the stride of their scores.
@@ -78,29 +78,12 @@ def network(encoder, decoder, seed, folder):
     return module
 
 
-def reference_maps(module, folder, sizes):
-    for sample in data(folder, sizes):
-        size = sample["seg_label"][0].shape
-        with torch.no_grad():
-            yield sum(module({"img_data": i}, segSize=size) / len(sizes) for i in sample["img_data"]).argmax(1)[0].numpy()
-
-
 def derive_labels(maps, folder):
     """Labels that are the maps, moved by 9 and 5 pixels, with every fifth band of 16 lines ignored."""
     for index, found in enumerate(maps):
         label = numpy.roll(found, (9, 5), (0, 1)).astype(numpy.uint8) + 1
         label[(numpy.arange(label.shape[0]) // 16) % 5 == 0] = 0
         Image.fromarray(label).save(folder / f"{index}_label.png")
-
-
-def reference_scores(maps, folder, sizes):
-    totals, right, pixels = numpy.zeros((2, CLASSES)), 0, 0
-    for found, sample in zip(maps, data(folder, sizes)):
-        label = sample["seg_label"][0].numpy()
-        totals += intersectionAndUnion(found, label, CLASSES)
-        share, valid = accuracy(found, label)
-        right, pixels = right + share * valid, pixels + valid
-    return (totals[0] / (totals[1] + 1e-10)).mean(), right / pixels
 
 
 def segdist(verb, folder, arch, sizes, *rest):
@@ -120,14 +103,14 @@ def compare(arch, count, seed, odgt, root):
         images(odgt, root, count, folder)
         module = network(*arch[:2], seed, folder)
         for sizes in SIZES:
-            maps = list(reference_maps(module, folder, sizes))
+            maps = list(evaluation.predictions(module, data(folder, sizes)))
             derive_labels(maps, folder)
             files = [folder / f"{index}.png" for index in range(len(maps))]
             segdist("predict", folder, arch, sizes, "--out", folder / "maps", *files)
             ours = [numpy.array(Image.open(folder / "maps" / f"{index}.label.png")) for index in range(len(maps))]
             scores = json.loads(segdist("eval", folder, arch, sizes, "--json"))
             equal = [float((mine == theirs).mean()) for mine, theirs in zip(ours, maps)]
-            iou, right = reference_scores(maps, folder, sizes)
+            iou, right = evaluation.scores(maps, data(folder, sizes), CLASSES)
             classes = [len(numpy.unique(found)) for found in maps]
             print(f"{arch[0]} + {arch[1]}, {sizes}: {100 * min(equal):.3f} % of pixels equal or more, at least "
                   f"{min(classes)} classes; mean IoU {iou:.4f} differs by {abs(iou - scores['mean_iou']):.1e}, "
