@@ -128,14 +128,23 @@ fn parameters(network: &Network) -> Vec<(&str, Tensor)> {
     trained.map(|entry| (entry.name.as_str(), entry.tensor.shallow_clone())).collect()
 }
 
+/// In f64, where no ReLU's input is so near to 0 that rounding decides.
+fn to_double(network: &Network) {
+    let _guard = tch::no_grad_guard();
+    for entry in &network.store.entries {
+        entry.tensor.shallow_clone().set_data(&entry.tensor.to_kind(Kind::Double));
+    }
+}
+
 #[test]
 fn a_training_step_has_the_reference_s_loss_and_gradients() {
     for golden in golden::read::<Vec<Golden>>("networks.json") {
         let pair = format!("{} {}", golden.encoder, golden.decoder);
         let network = golden::network(&golden.encoder, &golden.decoder);
+        to_double(&network);
         let (loss, scores, labels) = forward_loss(&network, true);
         loss.backward();
-        assert!(difference(loss.double_value(&[]), golden.step.loss) < 1e-5, "{pair}: loss {loss:?}");
+        assert!(difference(loss.double_value(&[]), golden.step.loss) < 1e-6, "{pair}: loss {loss:?}");
         let valid = labels.ge(0).sum(Kind::Int64).int64_value(&[]);
         let correct = segdist::loss::correct_pixels(&scores, &labels).int64_value(&[]);
         assert!((correct as f64 / valid as f64 - golden.step.accuracy).abs() < 1e-6, "{pair}: {correct} of {valid}");
@@ -145,7 +154,7 @@ fn a_training_step_has_the_reference_s_loss_and_gradients() {
         for ((name, parameter), &expected) in parameters.iter().zip(&golden.step.gradients) {
             let own = norm(&parameter.grad());
             // A gradient that is zero in exact arithmetic is rounding on both sides.
-            let agree = difference(own, expected) < 1e-3 || (own - expected).abs() < 1e-6 * largest;
+            let agree = difference(own, expected) < 1e-5 || (own - expected).abs() < 1e-6 * largest;
             assert!(agree, "{pair}: gradient of {name}: {own} {expected}");
         }
     }

@@ -80,7 +80,8 @@ pub fn labels(size: &[i64]) -> Tensor {
 /// The training loss of the fixed batch, averaged over labelled pixels, with deep supervision at 0.4; the scores and
 /// the labels.
 pub fn forward_loss(network: &Network, train: bool) -> (Tensor, Tensor, Tensor) {
-    let logits = network.forward(&images(), &pass(train));
+    let kind = network.store.entries[0].tensor.kind();
+    let logits = network.forward(&images().to_kind(kind), &pass(train));
     let labels = labels(&logits.main.size());
     let valid = labels.ge(0).sum(Kind::Float);
     let mut loss = segdist::loss::summed_nll(&logits.main, &labels) / &valid;

@@ -222,7 +222,7 @@ def parameters(net, head):
 def forward_loss(net, head):
     """The training loss of the fixed batch, the scores and the labels."""
     criterion = torch.nn.NLLLoss(ignore_index=-1)
-    scores = log_scores(head, net(images(), return_feature_maps=True))
+    scores = log_scores(head, net(images().to(next(net.parameters()).dtype), return_feature_maps=True))
     truth = labels(*scores[0].shape[2:])
     loss = criterion(scores[0], truth)
     if len(scores) == 2:
@@ -231,13 +231,15 @@ def forward_loss(net, head):
 
 
 def step(models, net, head):
-    """Loss, pixel accuracy and gradient norms with batch statistics."""
+    """Loss, pixel accuracy and gradient norms with batch statistics; in f64, since otherwise rounding, which differs from
+    processor to processor, moves inputs of ReLUs over 0 and gradients by up to 1e-2."""
+    net.double(), head.double()
     loss, scores, truth = forward_loss(net, head)
     loss.backward()
     return {
         "loss": loss.item(),
         "accuracy": models.SegmentationModuleBase().pixel_acc(scores, truth).item(),
-        "gradients": [float(f"{norm(parameter.grad):.6g}") for _, parameter in parameters(net, head)],
+        "gradients": [significant(norm(parameter.grad)) for _, parameter in parameters(net, head)],
     }
 
 
