@@ -24,7 +24,9 @@ say() { echo "mpirun.sh: $*" >&2; }
 die() { say "$*"; exit 2; }
 . "$here/launch/common.sh"
 
-hosts='' np='' interface='' bind=none restarts=0 elastic='' extra=() left=''
+hosts='' np='' interface='' bind=none restarts=0 elastic='' extra=()
+# The hosts that are left, once some do not answer.
+left=$(mktemp)
 trap 'rm -f "$left"' EXIT
 while [ $# -gt 0 ]; do
     case $1 in
@@ -167,10 +169,9 @@ for ((start = 0; ; start++)); do
     [ "$signals" = 0 ] && [ "$start" -lt "$restarts" ] || exit "$code"
     if [ -n "$lost" ]; then
         # The order of samples does not depend on the number of ranks, so the run may go on with fewer hosts.
-        old=$left left=$(mktemp)
-        host_lines | awk -v lost=" ${lost//$'\n'/ } " '!index(lost, " " $1 " ")' >"$left"
+        answering=$(host_lines | awk -v lost=" ${lost//$'\n'/ } " '!index(lost, " " $1 " ")')
+        echo "$answering" >"$left"
         options=("${options[@]/"$hosts"/"$left"}") hosts=$left np=
-        rm -f "$old"
     elif [ -n "$dir" ] && [ "$(newest_step "$dir")" -le "$before" ]; then
         say "failed with code $code; not started again: it came no further than step $before"
         exit "$code"

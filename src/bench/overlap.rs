@@ -4,18 +4,14 @@
 //! beside backward, buckets sent after it, and every rank for itself. A time ends when the slowest rank is done. The
 //! differences are taken within a round of the three, which a machine's slower and faster minutes change least.
 
-use super::median;
 use super::step::Step;
+use super::{Workload, median};
 use crate::comm::{Comm, Solo};
-use crate::data::DatasetConfig;
-use crate::model::ModelConfig;
-use crate::schedule::TrainConfig;
 use crate::sync::DistConfig;
 use crate::torch::memory;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::Device;
 
 /// Rounds before the clock counts.
 const WARM_UP: u64 = 2;
@@ -23,21 +19,13 @@ const MEASURED: u64 = 15;
 
 /// Prints the medians `overlapped_s`, `serial_s` and `alone_s`, of the serial way `backward_s` and `sum_s`, and
 /// `hidden`, the median of (serial − overlapped) ÷ that of (serial − alone).
-pub fn run(
-    dataset: &DatasetConfig,
-    model: &ModelConfig,
-    train: &TrainConfig,
-    dist: &DistConfig,
-    device: Device,
-    comm: &Arc<dyn Comm>,
-    json: bool,
-) -> anyhow::Result<()> {
+pub fn run(workload: &Workload, comm: &Arc<dyn Comm>, json: bool) -> anyhow::Result<()> {
     memory::keep_freed_memory();
     let solo: Arc<dyn Comm> = Arc::new(Solo);
-    let [overlapped, serial] = [true, false].map(|overlap| DistConfig { overlap, ..dist.clone() });
+    let [overlapped, serial] = [true, false].map(|overlap| DistConfig { overlap, ..workload.dist.clone() });
     let mut ways = Vec::new();
-    for (dist, comm) in [(&overlapped, comm), (&serial, comm), (dist, &solo)] {
-        ways.push(Step::new(dataset, model, train, dist, device, comm)?);
+    for (dist, comm) in [(&overlapped, comm), (&serial, comm), (workload.dist, &solo)] {
+        ways.push(Step::new(&Workload { dist, ..*workload }, comm)?);
     }
     let mut times = [(); 3].map(|()| Vec::new());
     let (mut backwards, mut sums) = (Vec::new(), Vec::new());

@@ -1,6 +1,6 @@
 //! Times updates of the configured network on a synthetic batch of the configured size.
 
-use super::median;
+use super::{Workload, median};
 use crate::comm::{Comm, trace::Trace};
 use crate::data::DatasetConfig;
 use crate::loss::summed_nll_of_heads;
@@ -10,7 +10,7 @@ use crate::optim::{self, Flat, Optimizer};
 use crate::schedule::TrainConfig;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
-use crate::sync::{DistConfig, transport};
+use crate::sync::transport;
 use crate::torch::{memory, precision};
 use crate::{bad_input, fault::BadInput};
 use serde_json::json;
@@ -23,17 +23,9 @@ const WARM_UP: usize = 3;
 const MEASURED: usize = 10;
 
 /// Prints `median_s`, `images_per_s` over all ranks, `peak_rss_mb` (this rank's) and, on a GPU, `peak_device_mb`.
-pub fn run(
-    dataset: &DatasetConfig,
-    model: &ModelConfig,
-    train: &TrainConfig,
-    dist: &DistConfig,
-    device: Device,
-    comm: &Arc<dyn Comm>,
-    json: bool,
-) -> anyhow::Result<()> {
+pub fn run(workload: &Workload, comm: &Arc<dyn Comm>, json: bool) -> anyhow::Result<()> {
     memory::keep_freed_memory();
-    let mut step = Step::new(dataset, model, train, dist, device, comm)?;
+    let mut step = Step::new(workload, comm)?;
     let mut times = Vec::new();
     for measured in 0..WARM_UP + MEASURED {
         comm.barrier()?;
@@ -47,7 +39,7 @@ pub fn run(
         return Ok(());
     }
     let median_s = median(&mut times);
-    let images = train.batch_size_per_gpu * comm.size();
+    let images = workload.train.batch_size_per_gpu * comm.size();
     let mut row = json!({
         "median_s": median_s,
         "images_per_s": images as f64 / median_s,
@@ -58,7 +50,7 @@ pub fn run(
         "ranks": comm.size(),
         "threads": tch::get_num_threads(),
     });
-    if let Device::Cuda(index) = device {
+    if let Device::Cuda(index) = workload.device {
         row["peak_device_mb"] = memory::peak_device_mb(index)?.into();
     }
     super::print(&row, json);
@@ -91,16 +83,10 @@ pub struct Step {
 
 impl Step {
     /// Every rank of `comm` makes its own. A collective.
-    pub fn new(
-        dataset: &DatasetConfig,
-        config: &ModelConfig,
-        train: &TrainConfig,
-        dist: &DistConfig,
-        device: Device,
-        comm: &Arc<dyn Comm>,
-    ) -> anyhow::Result<Step> {
-        let stride = i64::from(model::shape(config).map_err(BadInput::new)?.output_stride);
-        let network = Network::build(config, dataset.num_class, device, train.seed).map_err(BadInput::new)?;
+    pub fn new(workload: &Workload, comm: &Arc<dyn Comm>) -> anyhow::Result<Step> {
+        let Workload { dataset, model, train, dist, device } = *workload;
+        let stride = i64::from(model::shape(model).map_err(BadInput::new)?.output_stride);
+        let network = Network::build(model, dataset.num_class, device, train.seed).map_err(BadInput::new)?;
         if train.channels_last {
             optim::to_channels_last(&network.store);
         }
@@ -122,9 +108,9 @@ impl Step {
             optimizer: Optimizer::new(&flat, train),
             reducer: Reducer::new(&flat, comm.duplicate()?, way, dist, &Trace::default())?,
             network,
-            norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, config.bn_variance)),
+            norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, model.bn_variance)),
             recipe: train.clone(),
-            model: config.clone(),
+            model: model.clone(),
             device,
             images,
             labels,

@@ -180,8 +180,10 @@ fn bench(what: Bench, config: &ConfigArgs, json: bool, comm: &Arc<dyn Comm>) -> 
     match what {
         Bench::Step | Bench::Overlap => {
             let place = train::Place::find(&**comm, &config.DIST)?;
+            let Config { DATASET: dataset, MODEL: model, TRAIN: train, DIST: dist, .. } = &config;
+            let workload = bench::Workload { dataset, model, train, dist, device: place.device };
             let run = if what == Bench::Step { bench::step::run } else { bench::overlap::run };
-            run(&config.DATASET, &config.MODEL, &config.TRAIN, &config.DIST, place.device, comm, json)
+            run(&workload, comm, json)
         }
         Bench::Loader => bench::loader::run(&config.DATASET, &config.TRAIN, json),
         Bench::Allreduce => bench::allreduce::run(&**comm, json),

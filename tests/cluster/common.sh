@@ -13,14 +13,19 @@ if ! timeout 20 docker info >/dev/null 2>&1; then say "SKIPPED: no Docker engine
 if docker compose version >/dev/null 2>&1; then compose=(docker compose); else compose=(docker-compose); fi
 if ! "${compose[@]}" version >/dev/null 2>&1; then say "SKIPPED: neither 'docker compose' nor docker-compose is here"; exit 0; fi
 
-# For what a command printed; removed when the test ends.
-output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+# For what a command printed.
+output=$(mktemp) composed=
+# What a test made goes when it ends, however it ends.
+clean() {
+    rm -f "$output"
+    [ -z "$composed" ] || "${compose[@]}" down --volumes --timeout 2 >/dev/null 2>&1 || true
+}
+trap clean EXIT
 
-# up FILE: starts a cluster, which is removed when the test ends, however it ends.
+# up FILE: starts the cluster of a compose file.
 up() {
     compose+=(--project-name "$project" --file "$1")
-    trap 'rm -f "$output"; "${compose[@]}" down --volumes --timeout 2 >/dev/null 2>&1' EXIT
+    composed=$1
     "${compose[@]}" up --detach >/dev/null 2>&1 || fail "$1 does not start"
 }
 container() { docker ps --all --quiet --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1"; }

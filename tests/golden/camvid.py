@@ -1,7 +1,7 @@
 """Fine-tuning on CamVid beside the reference: mean IoU of both from the same ImageNet weights, and of segdist from
-random values, a few seeds each. Prints a table; nothing compares with it.
+random values, by seed (1 2 3) after as many STEPS (200). Prints a table; nothing compares with it.
 
-    python tests/golden/camvid.py PATH_OF_THE_REFERENCE PATH_OF_CAMVID MOBILENETV2_WEIGHTS [SEEDS [STEPS]]
+    python tests/golden/camvid.py PATH_OF_THE_REFERENCE PATH_OF_CAMVID MOBILENETV2_WEIGHTS [STEPS [SEED...]]
 
 PATH_OF_CAMVID holds {train,val}/{images,labels}; the weights are MobileNetV2's in the reference's names. Both train
 MobileNetV2 and c1_deepsup on short sides of 120 pixels, 8 images a step, and are asked about 480 x 360 pixels.
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from itertools import zip_longest
 
 import numpy
 import torch
@@ -97,14 +96,14 @@ def segdist(folder, seed, steps, initial):
 
 
 def main():
-    seeds, steps = (int(given or default) for given, default in zip_longest(sys.argv[4:6], (3, 200)))
+    steps, *seeds = [int(argument) for argument in sys.argv[4:]] or [200]
     ways = {
         "the reference, ImageNet weights": reference,
         "segdist, ImageNet weights": lambda *run: segdist(*run, ["MODEL.weights_encoder", WEIGHTS]),
         "segdist, random values": lambda *run: segdist(*run, ["MODEL.init", "random"]),
     }
     results = {name: [] for name in ways}
-    for seed in range(1, seeds + 1):
+    for seed in seeds or [1, 2, 3]:
         for name, way in ways.items():
             with tempfile.TemporaryDirectory() as folder:
                 results[name].append(100 * way(pathlib.Path(folder), seed, steps))
