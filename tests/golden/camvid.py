@@ -4,7 +4,8 @@ random values, by seed (1 2 3) after as many STEPS (200). Prints a table; nothin
     python tests/golden/camvid.py PATH_OF_THE_REFERENCE PATH_OF_CAMVID MOBILENETV2_WEIGHTS [STEPS [SEED...]]
 
 PATH_OF_CAMVID holds {train,val}/{images,labels}; the weights are MobileNetV2's in the reference's names. Both train
-MobileNetV2 and c1_deepsup on short sides of 120 pixels, 8 images a step, and are asked about 480 x 360 pixels.
+MobileNetV2 and c1_deepsup on short sides of 120 pixels, 8 images a step, and are asked about 480 x 360 pixels. Both read
+PNG copies of the images, since two JPEG decoders differ in every eighth value.
 Needs what networks.py needs, Pillow, and target/release/segdist.
 """
 
@@ -34,13 +35,23 @@ from mit_semseg.models import SegmentationModule, models  # noqa: E402
 CLASSES, VOID, SIZE, BATCH = 11, 11, 120, 8
 
 
-def odgt(split, folder):
+def copy(folder):
+    """Images as PNG and labels as they are, in the same folders below `folder`."""
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (folder / split / kind).mkdir(parents=True)
+            for path in pathlib.Path(CAMVID, split, kind).iterdir():
+                image = Image.open(path)
+                (image.convert("RGB") if kind == "images" else image).save(folder / split / kind / f"{path.stem}.png")
+
+
+def odgt(split, data, folder):
     """The split as the reference wants it: a list, and labels that count from 1."""
     lines = []
-    for image in sorted(pathlib.Path(CAMVID, split, "images").iterdir()):
-        label = folder / split / f"{image.stem}.png"
+    for image in sorted((data / split / "images").iterdir()):
+        label = folder / split / image.name
         label.parent.mkdir(exist_ok=True)
-        raw = numpy.array(Image.open(pathlib.Path(CAMVID, split, "labels", label.name)))
+        raw = numpy.array(Image.open(data / split / "labels" / image.name))
         Image.fromarray(numpy.where(raw == VOID, 0, raw + 1).astype(numpy.uint8)).save(label)
         width, height = Image.open(image).size
         record = dict(fpath_img=str(image), fpath_segm=str(label), width=width, height=height)
@@ -50,7 +61,7 @@ def odgt(split, folder):
     return str(path)
 
 
-def reference(folder, seed, steps):
+def reference(images, folder, seed, steps):
     """Mean IoU after training by the reference's data set, loss, optimizers and schedule; its batch norm counts as it
     does over several GPUs, which is segdist's default."""
     import train
@@ -71,7 +82,7 @@ def reference(folder, seed, steps):
     cfg.DATASET.padding_constant = cfg.DATASET.segm_downsampling_rate = 8
     cfg.TRAIN.max_iters = steps
     optimizers = train.create_optimizers((encoder, decoder, criterion), cfg)
-    data = TrainDataset("", odgt("train", folder), cfg.DATASET, batch_per_gpu=BATCH)
+    data = TrainDataset("", odgt("train", images, folder), cfg.DATASET, batch_per_gpu=BATCH)
     # The reference shuffles by the first index that a loader's worker asks for.
     for step in range(steps):
         train.adjust_learning_rate(optimizers, step, cfg)
@@ -80,14 +91,14 @@ def reference(folder, seed, steps):
         for optimizer in optimizers:
             optimizer.step()
     decoder.use_softmax = True
-    data = ValDataset("", odgt("val", folder), cfg.DATASET)
+    data = ValDataset("", odgt("val", images, folder), cfg.DATASET)
     return evaluation.scores(evaluation.predictions(network.eval(), data), data, CLASSES)[0]
 
 
-def segdist(folder, seed, steps, initial):
+def segdist(images, folder, seed, steps, initial):
     run = [str(ROOT / "target/release/segdist"), "--quiet", "--cfg",
            str(ROOT / "configs/camvid-mobilenetv2dilated-c1_deepsup.yaml"), "DIR", str(folder / f"run-{seed}"),
-           "DATASET.root_dataset", CAMVID, "DATASET.label_map", str(ROOT / "configs/camvid-labels.yaml"),
+           "DATASET.root_dataset", str(images), "DATASET.label_map", str(ROOT / "configs/camvid-labels.yaml"),
            "DATASET.imgSizes", f"({SIZE},)", "TRAIN.seed", str(seed), "TRAIN.batch_size_per_gpu", str(BATCH),
            "TRAIN.num_epoch", "1", "TRAIN.epoch_iters", str(steps), *initial]
     subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
@@ -103,11 +114,13 @@ def main():
         "segdist, random values": lambda *run: segdist(*run, ["MODEL.init", "random"]),
     }
     results = {name: [] for name in ways}
-    for seed in seeds or [1, 2, 3]:
-        for name, way in ways.items():
-            with tempfile.TemporaryDirectory() as folder:
-                results[name].append(100 * way(pathlib.Path(folder), seed, steps))
-            print(f"seed {seed}, {name}: {results[name][-1]:.2f}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as data:
+        copy(images := pathlib.Path(data))
+        for seed in seeds or [1, 2, 3]:
+            for name, way in ways.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    results[name].append(100 * way(images, pathlib.Path(folder), seed, steps))
+                print(f"seed {seed}, {name}: {results[name][-1]:.2f}", file=sys.stderr, flush=True)
     for name, found in results.items():
         print(f"{name}: mean {statistics.mean(found):.2f} of", *(f"{one:.2f}" for one in found))
 
