@@ -216,6 +216,7 @@ impl<'a> Run<'a> {
         if let Some(recorder) = &mut self.recorder
             && !self.was_finished
         {
+            self.watchdog.progress(step, "checkpoint");
             recorder.save(&mut self.trainer, &self.state);
             recorder.finish_saving()?;
             recorder.finished(step)?;
@@ -317,12 +318,14 @@ impl<'a> Run<'a> {
         let every = self.job.checkpoint.every_steps;
         let by_step = every > 0 && update.step.is_multiple_of(every);
         if by_epoch || by_step || recorder.minutes_are_over() || update.stop || update.step == total {
+            self.watchdog.progress(update.step, "checkpoint");
             recorder.save(&mut self.trainer, &self.state);
         }
         recorder.check_saved()
     }
 
     fn finish_saving(&mut self) -> anyhow::Result<()> {
+        self.watchdog.progress(self.trainer.step, "checkpoint");
         self.recorder.as_mut().map_or(Ok(()), Recorder::finish_saving)
     }
 }
