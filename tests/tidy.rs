@@ -170,7 +170,7 @@ fn nothing_is_left_unfinished() {
     let mut problems = Vec::new();
     for path in rust_files("src").into_iter().chain(rust_files("tests")) {
         for (number, line) in text(&path).lines().enumerate() {
-            if words.iter().any(|word| line.contains(word)) || line.trim() == "#[ignore]" {
+            if words.iter().any(|word| line.contains(word)) || line.trim_start().starts_with("#[ignore") {
                 problems.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
             }
         }
