@@ -102,8 +102,7 @@ def reference(images, folder, seed, steps):
 
 
 def segdist(images, folder, seed, steps, *initial):
-    torch.save(first_values(seed)[1].state_dict(), folder / "decoder.pth")
-    initial = initial or ["MODEL.weights_encoder", WEIGHTS, "MODEL.weights_decoder", str(folder / "decoder.pth")]
+    """Mean IoU after the same training by segdist; the keys `initial` say where its values come from."""
     run = [str(ROOT / "target/release/segdist"), "--quiet", "--cfg",
            str(ROOT / "configs/camvid-mobilenetv2dilated-c1_deepsup.yaml"), "DIR", str(folder / f"run-{seed}"),
            "DATASET.root_dataset", str(images), "DATASET.label_map", str(ROOT / "configs/camvid-labels.yaml"),
@@ -114,11 +113,17 @@ def segdist(images, folder, seed, steps, *initial):
     return next(event["mean_iou"] for event in reversed(events) if event["event"] == "eval")
 
 
+def segdist_from_weights(images, folder, seed, steps):
+    torch.save(first_values(seed)[1].state_dict(), folder / "decoder.pth")
+    return segdist(images, folder, seed, steps, "MODEL.weights_encoder", WEIGHTS,
+                   "MODEL.weights_decoder", str(folder / "decoder.pth"))
+
+
 def main():
     steps, *seeds = [int(argument) for argument in sys.argv[4:]] or [200]
     ways = {
         "the reference, ImageNet weights": reference,
-        "segdist, ImageNet weights": segdist,
+        "segdist, ImageNet weights": segdist_from_weights,
         "segdist, random values": lambda *run: segdist(*run, "MODEL.init", "random"),
     }
     results = {name: [] for name in ways}
