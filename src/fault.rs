@@ -48,27 +48,27 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// A place where a test may have the process killed: `SEGDIST_FAULT=forward:3` in the environment does it at the third
 /// call with the name `forward`. `forward:3:panic` panics there instead.
 pub fn point(name: &str) {
-    static WISH: OnceLock<Option<Wish>> = OnceLock::new();
+    static INJECTION: OnceLock<Option<Injection>> = OnceLock::new();
     static CALLS: AtomicU64 = AtomicU64::new(0);
-    let wish = WISH.get_or_init(|| Wish::parse(&std::env::var("SEGDIST_FAULT").ok()?));
-    let Some(wish) = wish.as_ref().filter(|wish| wish.name == name) else { return };
-    if CALLS.fetch_add(1, Ordering::Relaxed) + 1 == wish.call {
-        assert!(!wish.panics, "SEGDIST_FAULT asks for a panic in {name}");
+    let injection = INJECTION.get_or_init(|| Injection::parse(&std::env::var("SEGDIST_FAULT").ok()?));
+    let Some(injection) = injection.as_ref().filter(|injection| injection.name == name) else { return };
+    if CALLS.fetch_add(1, Ordering::Relaxed) + 1 == injection.call {
+        assert!(!injection.panics, "SEGDIST_FAULT asks for a panic in {name}");
         // The signal that leaves no time for any clean-up; it cannot fail towards oneself.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }
 
-struct Wish {
+struct Injection {
     name: String,
     call: u64,
     panics: bool,
 }
 
-impl Wish {
-    fn parse(text: &str) -> Option<Wish> {
+impl Injection {
+    fn parse(text: &str) -> Option<Injection> {
         let mut parts = text.split(':');
         let (name, call) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
-        Some(Wish { name, call, panics: parts.next() == Some("panic") })
+        Some(Injection { name, call, panics: parts.next() == Some("panic") })
     }
 }

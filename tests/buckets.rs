@@ -1,10 +1,10 @@
 //! Gradients of several ranks are summed, whatever fills the buckets and in whatever order.
 
 use segdist::comm::{Comm, threads, trace::Trace};
-use segdist::model::layers::{Entry, Role, Store};
+use segdist::model::layers::{Role, Store, Variable};
 use segdist::optim::Flat;
 use segdist::sync::buckets::{Reduced, Reducer};
-use segdist::sync::{DistConfig, Way, Wire};
+use segdist::sync::{Backend, DistConfig, Wire};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -14,17 +14,17 @@ const LAYERS: usize = 5;
 fn store() -> Store {
     let weight = |layer: usize| {
         let values = (Tensor::arange(24 * 24, (Kind::Float, Device::Cpu)) + layer as f64).sin().view([24, 24]) * 0.2;
-        Entry { name: format!("encoder.{layer}.weight"), tensor: values.set_requires_grad(true), role: Role::Weight }
+        Variable { name: format!("encoder.{layer}.weight"), tensor: values.set_requires_grad(true), role: Role::Weight }
     };
-    let mut entries: Vec<Entry> = (0..LAYERS).map(weight).collect();
+    let mut entries: Vec<Variable> = (0..LAYERS).map(weight).collect();
     let unused = Tensor::ones([3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-    entries.insert(2, Entry { name: "encoder.unused".into(), tensor: unused, role: Role::NoDecay });
-    Store { entries }
+    entries.insert(2, Variable { name: "encoder.unused".into(), tensor: unused, role: Role::NoDecay });
+    Store { variables: entries }
 }
 
 fn loss(store: &Store, batch: usize) -> Tensor {
     let mut x = (Tensor::arange(24, (Kind::Float, Device::Cpu)) * (batch as f64 + 1.0)).cos().view([1, 24]);
-    for entry in store.entries.iter().filter(|entry| entry.role == Role::Weight) {
+    for entry in store.variables.iter().filter(|entry| entry.role == Role::Weight) {
         x = x.matmul(&entry.tensor).tanh();
     }
     x.sum(Kind::Float)
@@ -37,7 +37,8 @@ fn step(comm: Arc<dyn Comm>, batches: usize, wire: Wire, steps: usize) -> (Vec<f
     assert!(flat.buckets.len() > 2);
     let (rank, size) = (comm.rank(), comm.size());
     let mut reducer =
-        Reducer::new(&flat, comm, Way::Host, &DistConfig { wire, ..DistConfig::default() }, &Trace::default()).unwrap();
+        Reducer::new(&flat, comm, Backend::Host, &DistConfig { wire, ..DistConfig::default() }, &Trace::default())
+            .unwrap();
     let mut reduced = None;
     for _ in 0..steps {
         reducer.zero();
@@ -98,7 +99,7 @@ fn a_rank_without_a_backward_counts_as_zero() {
         let store = store();
         let flat = Flat::new(&store, 4 * 600);
         let rank = comm.rank();
-        let mut reducer = Reducer::new(&flat, comm, Way::Host, &DistConfig::default(), &Trace::default()).unwrap();
+        let mut reducer = Reducer::new(&flat, comm, Backend::Host, &DistConfig::default(), &Trace::default()).unwrap();
         for batch in 0..2 {
             reducer.zero();
             if rank == batch {
@@ -119,7 +120,7 @@ fn a_non_finite_gradient_shows_in_the_norm_of_every_rank() {
         let store = store();
         let flat = Flat::new(&store, 4 * 600);
         let rank = comm.rank();
-        let mut reducer = Reducer::new(&flat, comm, Way::Host, &DistConfig::default(), &Trace::default()).unwrap();
+        let mut reducer = Reducer::new(&flat, comm, Backend::Host, &DistConfig::default(), &Trace::default()).unwrap();
         reducer.zero();
         reducer.arm();
         (loss(&store, 0) * if rank == 1 { f64::NAN } else { 1.0 }).backward();

@@ -50,7 +50,7 @@ fn two_images_of_four_megapixels_at_five_sizes_on_two_threads_take_less_than_3_g
     let model =
         ModelConfig { arch_encoder: "resnet18dilated".into(), arch_decoder: "ppm".into(), ..Default::default() };
     let network = Network::build(&model, CLASSES, Device::Cpu, 1).unwrap();
-    let entries = network.store.entries.iter();
+    let entries = network.store.variables.iter();
     let tensors: Vec<_> = entries.map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
     write_safetensors(&tensors, &mut std::fs::File::create(path("network.safetensors")).unwrap()).unwrap();
     let mut command = segdist();

@@ -73,7 +73,7 @@ fn every_pair_has_the_reference_s_tensors_in_its_order() {
                 let size: Vec<String> = size.iter().map(i64::to_string).collect();
                 format!("{name} {}", size.join("x"))
             };
-            let own: Vec<String> = network.store.entries.iter().map(|e| row(&e.name, e.tensor.size())).collect();
+            let own: Vec<String> = network.store.variables.iter().map(|e| row(&e.name, e.tensor.size())).collect();
             let at = own.iter().zip(&expected).position(|(a, b)| a != b);
             assert!(at.is_none(), "{pair}: {} should be {}", own[at.unwrap()], expected[at.unwrap()]);
             assert_eq!(own.len(), expected.len(), "{pair}");
@@ -124,14 +124,14 @@ fn feature_maps_and_scores_are_the_reference_s() {
 
 /// The parameters, in the order of the reference's `named_parameters`.
 fn parameters(network: &Network) -> Vec<(&str, Tensor)> {
-    let trained = network.store.entries.iter().filter(|entry| entry.role != Role::Buffer);
+    let trained = network.store.variables.iter().filter(|entry| entry.role != Role::Buffer);
     trained.map(|entry| (entry.name.as_str(), entry.tensor.shallow_clone())).collect()
 }
 
 /// In f64, where no ReLU's input is so near to 0 that rounding decides.
 fn to_double(network: &Network) {
     let _guard = tch::no_grad_guard();
-    for entry in &network.store.entries {
+    for entry in &network.store.variables {
         entry.tensor.shallow_clone().set_data(&entry.tensor.to_kind(Kind::Double));
     }
 }
@@ -175,11 +175,11 @@ fn a_training_pass_reaches_every_parameter_and_records_statistics() {
             loss += score(deepsup);
         }
         loss.backward();
-        for entry in network.store.entries.iter().filter(|entry| entry.role != Role::Buffer) {
+        for entry in network.store.variables.iter().filter(|entry| entry.role != Role::Buffer) {
             assert!(entry.tensor.grad().defined(), "{} has no gradient with {decoder}", entry.name);
         }
         network.commit_statistics(BnRunning::Debiased);
-        for entry in network.store.entries.iter().filter(|entry| entry.name.ends_with("running_iter")) {
+        for entry in network.store.variables.iter().filter(|entry| entry.name.ends_with("running_iter")) {
             assert!((entry.tensor.double_value(&[0]) - 1.999).abs() < 1e-6, "{}", entry.name);
         }
     }
@@ -200,7 +200,7 @@ fn first_values_are_a_function_of_the_seed() {
     let (first, other) = (build(1), build(2));
     let _ = Tensor::randn([100], (Kind::Float, Device::Cpu));
     let again = build(1);
-    let weight = |network: &Network| network.store.entries[0].tensor.copy();
+    let weight = |network: &Network| network.store.variables[0].tensor.copy();
     assert!(weight(&first).equal(&weight(&again)));
     assert!(!weight(&first).equal(&weight(&other)));
 }

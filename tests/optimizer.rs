@@ -1,6 +1,6 @@
 //! The optimizers against their formulas, written out value by value.
 
-use segdist::model::layers::{Entry, Role, Store};
+use segdist::model::layers::{Role, Store, Variable};
 use segdist::optim::{Flat, Optimizer};
 use segdist::schedule::{Optim, TrainConfig};
 use tch::{Device, Kind, Tensor};
@@ -11,10 +11,10 @@ fn store() -> Store {
         let count: i64 = size.iter().product();
         let values = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.37).sin().view(size) * 0.1;
         let tensor = if role == Role::Buffer { values } else { values.set_requires_grad(true) };
-        Entry { name: name.into(), tensor, role }
+        Variable { name: name.into(), tensor, role }
     };
     Store {
-        entries: vec![
+        variables: vec![
             entry("encoder.conv.weight", &[6, 5, 3, 3], Role::Weight),
             entry("encoder.bn.weight", &[6], Role::NoDecay),
             entry("encoder.bn.running_mean", &[6], Role::Buffer),
@@ -40,7 +40,7 @@ fn set_gradients(flat: &mut Flat, step: usize) {
 fn check(optim: Optim, reference: impl Fn(f64, &[f64], f64, f64) -> f64) {
     let store = store();
     let config = TrainConfig { optim, beta1: 0.8, weight_decay: 0.05, ..TrainConfig::default() };
-    let before: Vec<Vec<f64>> = store.entries.iter().map(|entry| values(&entry.tensor)).collect();
+    let before: Vec<Vec<f64>> = store.variables.iter().map(|entry| values(&entry.tensor)).collect();
     let mut flat = Flat::new(&store, 1024);
     let mut optimizer = Optimizer::new(&flat, &config);
     let mut gradients: Vec<Vec<Vec<f64>>> = Vec::new();
@@ -49,7 +49,7 @@ fn check(optim: Optim, reference: impl Fn(f64, &[f64], f64, f64) -> f64) {
         gradients.push(flat.slots.iter().map(|slot| values(&slot.view(&flat.gradients))).collect());
         optimizer.step(0.1, 0.02, 0.5).unwrap();
     }
-    let trained = store.entries.iter().zip(&before).filter(|(entry, _)| entry.role != Role::Buffer);
+    let trained = store.variables.iter().zip(&before).filter(|(entry, _)| entry.role != Role::Buffer);
     for (index, (entry, before)) in trained.enumerate() {
         let lr = if entry.name.starts_with("encoder") { 0.1 } else { 0.02 };
         let decay = if entry.role == Role::Weight { 0.05 } else { 0.0 };
@@ -59,7 +59,7 @@ fn check(optim: Optim, reference: impl Fn(f64, &[f64], f64, f64) -> f64) {
             assert!((after - expected).abs() < 1e-6, "{} value {at}: {after} for {expected}", entry.name);
         }
     }
-    assert_eq!(values(&store.entries[2].tensor), before[2], "a buffer moved");
+    assert_eq!(values(&store.variables[2].tensor), before[2], "a buffer moved");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn state_has_the_parameters_names_and_shapes_in_their_order() {
     let store = store();
     let flat = Flat::new(&store, 1 << 20);
     let state = Optimizer::new(&flat, &TrainConfig::default()).state();
-    let trained: Vec<_> = store.entries.iter().filter(|entry| entry.role != Role::Buffer).collect();
+    let trained: Vec<_> = store.variables.iter().filter(|entry| entry.role != Role::Buffer).collect();
     assert_eq!(state.len(), trained.len());
     for ((name, tensor), entry) in state.iter().zip(trained) {
         assert_eq!(*name, format!("momentum.{}", entry.name));
@@ -139,7 +139,7 @@ fn layout_of_buckets_changes_no_bit() {
         let mut flat = Flat::new(&store, bucket_bytes);
         set_gradients(&mut flat, 0);
         Optimizer::new(&flat, &TrainConfig::default()).step(0.1, 0.02, 1.0).unwrap();
-        store.entries.iter().map(|entry| values(&entry.tensor)).collect::<Vec<_>>()
+        store.variables.iter().map(|entry| values(&entry.tensor)).collect::<Vec<_>>()
     };
     assert_eq!(after(64), after(1 << 20));
 }

@@ -30,7 +30,7 @@ struct Run {
 
 /// Losses of `steps` updates: momentum 0.9, weight decay 1e-4 on weights, learning rate falling to 0 by power 0.9.
 fn train(network: &Network, steps: usize, lr: f64, rule: Option<BnRunning>) -> Vec<f64> {
-    let mut velocities: Vec<Option<Tensor>> = network.store.entries.iter().map(|_| None).collect();
+    let mut velocities: Vec<Option<Tensor>> = network.store.variables.iter().map(|_| None).collect();
     let mut losses = Vec::new();
     for step in 0..steps {
         let (loss, ..) = forward_loss(network, rule.is_some());
@@ -38,7 +38,7 @@ fn train(network: &Network, steps: usize, lr: f64, rule: Option<BnRunning>) -> V
         losses.push(loss.double_value(&[]));
         let lr = lr * (1.0 - step as f64 / steps as f64).powf(0.9);
         let _guard = tch::no_grad_guard();
-        for (entry, velocity) in network.store.entries.iter().zip(&mut velocities) {
+        for (entry, velocity) in network.store.variables.iter().zip(&mut velocities) {
             if entry.role == Role::Buffer {
                 continue;
             }
@@ -65,7 +65,7 @@ fn assert_losses(pair: &str, own: &[f64], expected: &[f64], tolerance: f64) {
 
 fn assert_statistics(pair: &str, network: &Network, expected: &[[f64; 2]]) {
     let norms = |suffix: &str| -> Vec<f64> {
-        let entries = network.store.entries.iter().filter(|entry| entry.name.ends_with(suffix));
+        let entries = network.store.variables.iter().filter(|entry| entry.name.ends_with(suffix));
         entries.map(|entry| norm(&entry.tensor)).collect()
     };
     let (means, variances) = (norms(".running_mean"), norms(".running_var"));

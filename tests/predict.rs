@@ -31,7 +31,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let weights = folder.path().join("network.safetensors");
         let network = golden::network(PAIR.0, PAIR.1);
-        let entries = network.store.entries.iter();
+        let entries = network.store.variables.iter();
         let tensors: Vec<_> = entries.map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
         write_safetensors(&tensors, &mut std::fs::File::create(&weights).unwrap()).unwrap();
         let dataset =

@@ -18,7 +18,7 @@ fn well_scaled(folder: &Path, decoder: &str) -> [String; 2] {
     let network = Network::build(&config, 4, Device::Cpu, 5).unwrap();
     ["encoder", "decoder"].map(|part| {
         let mut tensors = Vec::new();
-        for entry in network.store.entries.iter().filter(|entry| entry.name.starts_with(part)) {
+        for entry in network.store.variables.iter().filter(|entry| entry.name.starts_with(part)) {
             let scale = if entry.tensor.dim() == 4 { 0.6 } else { 1.0 };
             let value = if entry.tensor.kind() == Kind::Float {
                 tch::no_grad(|| &entry.tensor * scale)

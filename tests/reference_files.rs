@@ -57,7 +57,7 @@ impl Place {
         fs::create_dir_all(self.path(folder)).unwrap();
         for part in [Part::Encoder, Part::Decoder] {
             let own = |name: &str| name.strip_prefix(part.prefix()).map(str::to_owned);
-            let entries = network.store.entries.iter();
+            let entries = network.store.variables.iter();
             let tensors: Vec<_> =
                 entries.filter_map(|entry| Some((own(&entry.name)?, entry.tensor.detach()))).collect();
             let path = self.path(folder).join(format!("{}_{end}", part.name()));
@@ -121,7 +121,7 @@ fn two_steps(rule: &str, expected: &Run) -> Place {
     let saved = read(&place.path("run/checkpoints/step-00000002")).unwrap();
     let value = |name: &str| norm(&saved.iter().find(|(saved, _)| saved == name).unwrap().1);
     let order = golden::network(PAIR.0, PAIR.1);
-    let layers = order.store.entries.iter().filter_map(|entry| entry.name.strip_suffix(".running_mean"));
+    let layers = order.store.variables.iter().filter_map(|entry| entry.name.strip_suffix(".running_mean"));
     let (mut own, mut golden) = (Vec::new(), Vec::new());
     for (layer, expected) in layers.zip(&expected.statistics) {
         own.extend([value(&format!("{layer}.running_mean")), value(&format!("{layer}.running_var"))]);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use segdist::model::layers::{Entry, Role, Store};
+use segdist::model::layers::{Role, Store, Variable};
 use segdist::model::weights::{Part, WeightsError, load_file, load_into, read, write_pth, write_safetensors};
 use segdist::model::{Init, ModelConfig};
 use tch::{Kind, Tensor};
@@ -37,9 +37,12 @@ fn assert_equal(left: &[(String, Tensor)], right: &[(String, Tensor)]) {
 }
 
 fn store(tensors: &[(&str, Tensor)]) -> Store {
-    let entry =
-        |(name, tensor): &(&str, Tensor)| Entry { name: name.to_string(), tensor: tensor.copy(), role: Role::Weight };
-    Store { entries: tensors.iter().map(entry).collect() }
+    let entry = |(name, tensor): &(&str, Tensor)| Variable {
+        name: name.to_string(),
+        tensor: tensor.copy(),
+        role: Role::Weight,
+    };
+    Store { variables: tensors.iter().map(entry).collect() }
 }
 
 fn zeros(size: &[i64]) -> Tensor {
@@ -169,7 +172,7 @@ fn missing_and_mis_shaped_tensors_are_listed_and_change_nothing() {
     for part in ["missing: c", "b ([3] in the file, [2] here)", "skip_mismatched", "unused: extra"] {
         assert!(message.contains(part), "{message}");
     }
-    assert!(store.entries.iter().all(|entry| entry.tensor.equal(&zeros(&[2]))));
+    assert!(store.variables.iter().all(|entry| entry.tensor.equal(&zeros(&[2]))));
 }
 
 #[test]
@@ -179,7 +182,7 @@ fn a_head_of_other_classes_is_skipped_on_request_and_listed() {
     let report = load_into(&store, Part::Decoder, &file, true).unwrap();
     assert_eq!(report.loaded, ["conv.weight"]);
     assert_eq!(report.mismatched, ["head.weight ([5] in the file, [3] here)"]);
-    assert!(store.entries[0].tensor.equal(&ramp(&[2])) && store.entries[1].tensor.equal(&zeros(&[3])));
+    assert!(store.variables[0].tensor.equal(&ramp(&[2])) && store.variables[1].tensor.equal(&zeros(&[3])));
 }
 
 const NORM: [&str; 5] = ["running_mean", "running_var", "_tmp_running_mean", "_tmp_running_var", "_running_iter"];
@@ -206,7 +209,7 @@ fn debiased_statistics_are_kept_where_they_agree_and_rebuilt_where_not() {
         let report = load_into(&store, Part::Encoder, &norm_file(file), false).unwrap();
         assert_eq!(report.rebuilt_statistics, rebuilt);
         assert_eq!(report.lines(Part::Encoder, "file").iter().any(|line| line.contains("debiased")), rebuilt > 0);
-        let values: Vec<f64> = store.entries[2..].iter().map(|entry| entry.tensor.double_value(&[0])).collect();
+        let values: Vec<f64> = store.variables[2..].iter().map(|entry| entry.tensor.double_value(&[0])).collect();
         assert_eq!(values, expected);
     }
 }
@@ -237,7 +240,7 @@ fn the_stem_that_torchvision_lacks_stays_and_is_listed() {
         report.unused.iter().any(|name| name == "fc.weight")
             && report.unused.iter().any(|name| name.ends_with("bn1.weight"))
     );
-    assert!(store.entries[1].tensor.equal(&zeros(&[2])));
+    assert!(store.variables[1].tensor.equal(&zeros(&[2])));
 }
 
 #[test]
@@ -256,7 +259,7 @@ fn initial_values_must_be_named_or_declined() {
     write(&folder.path().join("resnet50-imagenet.pth"), &named(&[("a", ramp(&[2])), ("fc.bias", ramp(&[2]))]));
     let imagenet = ModelConfig { pretrained_dir: folder.path().display().to_string(), ..config };
     let lines = segdist::model::weights::initialize(&store, &imagenet).unwrap().join("\n");
-    assert!(lines.contains("fc.bias") && store.entries[0].tensor.equal(&ramp(&[2])), "{lines}");
+    assert!(lines.contains("fc.bias") && store.variables[0].tensor.equal(&ramp(&[2])), "{lines}");
 }
 
 #[test]

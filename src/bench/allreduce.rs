@@ -44,7 +44,7 @@ fn time(comm: &dyn Comm, bytes: usize) -> anyhow::Result<f64> {
         values.iter_mut().enumerate().for_each(|(at, value)| *value = own(at));
         comm.barrier()?;
         let start = Instant::now();
-        comm.sum_f32(&mut values)?;
+        comm.all_reduce_f32(&mut values)?;
         if repeat > 0 {
             times.push(start.elapsed().as_secs_f64());
         }

@@ -24,7 +24,7 @@ const SPAN: Duration = Duration::from_secs(4);
 
 /// What the bench measured.
 #[derive(Debug, Serialize)]
-pub struct Outcome {
+pub struct LoaderReport {
     /// Median time between two batches, all threads at work.
     pub median_s: f64,
     /// Images per second, all threads at work.
@@ -91,7 +91,7 @@ fn rate(
     dataset: &DatasetConfig,
     train: &TrainConfig,
     device: Device,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<LoaderReport> {
     let share = Share { rank: 0, ranks: 1 };
     let (label, seed) = (train.padding_label, train.seed);
     let mut loader = Loader::start(source.clone(), order.clone(), dataset, label, seed, share, 0, train.workers)?;
@@ -118,7 +118,7 @@ fn rate(
     }
     let seconds = start.elapsed().as_secs_f64();
     times.sort_by(f64::total_cmp);
-    Ok(Outcome {
+    Ok(LoaderReport {
         median_s: times[times.len() / 2],
         images_per_s: images as f64 / seconds,
         megapixels_per_s: pixels as f64 / 1e6 / seconds,
@@ -231,8 +231,8 @@ fn synchronize(device: Device) {
     }
 }
 
-fn report(outcome: &Outcome) -> String {
-    let Outcome { images_per_s, megapixels_per_s, threads, images_per_s_one_thread, batch, device, .. } = outcome;
+fn report(outcome: &LoaderReport) -> String {
+    let LoaderReport { images_per_s, megapixels_per_s, threads, images_per_s_one_thread, batch, device, .. } = outcome;
     let Stages { read, crc, decode, resize, label, copy } = outcome.shares;
     let percent = |(name, share): (&str, f64)| format!("  {name:<7} {:5.1} %\n", 100.0 * share);
     let stages: String =

@@ -101,12 +101,12 @@ impl Step {
         let rounded_up = |side: i64| (side + stride - 1) / stride;
         let size = [count, rounded_up(height), rounded_up(width)];
         let labels = Tensor::randint_low(-1, dataset.num_class as i64, size, (Kind::Int64, device));
-        let way = transport::choose(&**comm, device, dist)?;
+        let backend = transport::choose(&**comm, device, dist)?;
         let mut valid = [labels.ge(0).sum(Kind::Int64).int64_value(&[])];
-        comm.sum_i64(&mut valid)?;
+        comm.all_reduce_i64(&mut valid)?;
         Ok(Step {
             optimizer: Optimizer::new(&flat, train),
-            reducer: Reducer::new(&flat, comm.duplicate()?, way, dist, &Trace::default())?,
+            reducer: Reducer::new(&flat, comm.duplicate()?, backend, dist, &Trace::default())?,
             network,
             norm: Box::new(SyncBatchNorm::new(comm.duplicate()?, model.bn_variance)),
             recipe: train.clone(),

@@ -27,7 +27,7 @@ pub use load::{Found, Loaded, best, check, exists, load, newest};
 pub use lock::{Lock, LockError};
 pub use prune::keep;
 pub use resume::{Disagreement, disagreements};
-pub use save::{Copying, Outcome, Saver};
+pub use save::{Copying, SaveReport, Saver};
 pub use state::{FileSeal, Score, State};
 
 use schemars::JsonSchema;

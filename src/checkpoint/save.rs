@@ -17,7 +17,7 @@ use tch::Tensor;
 
 /// What became of one checkpoint.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub struct SaveReport {
     /// Its step.
     pub step: u64,
     /// Seconds that training stood still for the copy of the tensors.
@@ -40,12 +40,12 @@ pub struct Saver {
     /// Empty while `flight` uses them.
     buffers: Buffers,
     flight: Option<Flight>,
-    done: VecDeque<Outcome>,
+    done: VecDeque<SaveReport>,
 }
 
 /// The checkpoint being written.
 struct Flight {
-    thread: JoinHandle<(Buffers, Outcome)>,
+    thread: JoinHandle<(Buffers, SaveReport)>,
     stopped: Arc<Stopped>,
 }
 
@@ -122,7 +122,7 @@ impl Saver {
     }
 
     /// The outcome of a checkpoint whose writing has ended since the last call; never waits.
-    pub fn poll(&mut self) -> Option<Outcome> {
+    pub fn poll(&mut self) -> Option<SaveReport> {
         if self.flight.as_ref().is_some_and(|flight| flight.thread.is_finished()) {
             self.land();
         }
@@ -130,7 +130,7 @@ impl Saver {
     }
 
     /// Waits for the checkpoint being written and returns all outcomes not seen yet.
-    pub fn finish(&mut self) -> Vec<Outcome> {
+    pub fn finish(&mut self) -> Vec<SaveReport> {
         self.land();
         self.done.drain(..).collect()
     }
@@ -140,7 +140,7 @@ impl Saver {
         if let Some(Flight { thread, stopped }) = self.flight.take() {
             let (buffers, outcome) = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             self.buffers = buffers;
-            self.done.push_back(Outcome { stopped_s: stopped.seconds(), ..outcome });
+            self.done.push_back(SaveReport { stopped_s: stopped.seconds(), ..outcome });
         }
     }
 }
@@ -161,7 +161,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, mut buffers: Buffers, waited_s: f64) -> (Buffers, Outcome) {
+    fn run(mut self, mut buffers: Buffers, waited_s: f64) -> (Buffers, SaveReport) {
         let start = Instant::now();
         let [model, optimizer] = std::mem::take(&mut self.tensors);
         let copied = buffers.model.take(&model).and_then(|()| buffers.optimizer.take(&optimizer));
@@ -180,7 +180,7 @@ impl Work {
             Err(error) => (0, Some(error.to_string())),
         };
         let write_s = start.elapsed().as_secs_f64();
-        (buffers, Outcome { step: self.state.step, stopped_s: 0.0, waited_s, write_s, bytes, error })
+        (buffers, SaveReport { step: self.state.step, stopped_s: 0.0, waited_s, write_s, bytes, error })
     }
 
     fn prune(&self) {

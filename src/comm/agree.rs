@@ -11,7 +11,7 @@ pub fn agree<T>(comm: &dyn Comm, result: anyhow::Result<T>) -> anyhow::Result<T>
         Ok(_) => Vec::new(),
         Err(error) => [&[fault::exit_code(error)], format!("{error:#}").as_bytes()].concat(),
     };
-    let reports = comm.gather(&report)?;
+    let reports = comm.all_gather(&report)?;
     let Some((rank, first)) = reports.iter().enumerate().find(|(_, report)| !report.is_empty()) else {
         return result;
     };

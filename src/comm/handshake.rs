@@ -21,10 +21,10 @@ pub enum HandshakeError {
 ///
 /// # Errors
 /// On every rank, when any fact differs or is absent somewhere: the ranks that are in the minority are named.
-pub fn agree(comm: &dyn Comm, facts: &[(String, String)]) -> Result<(), HandshakeError> {
+pub fn compare(comm: &dyn Comm, facts: &[(String, String)]) -> Result<(), HandshakeError> {
     let bytes = serde_json::to_vec(facts).expect("strings become JSON");
     let mut ranks = Vec::new();
-    for (rank, part) in comm.gather(&bytes)?.iter().enumerate() {
+    for (rank, part) in comm.all_gather(&bytes)?.iter().enumerate() {
         let facts: Vec<(String, String)> = serde_json::from_slice(part)
             .map_err(|cause| HandshakeError::Differs(format!("rank {rank} sent facts that cannot be read: {cause}")))?;
         ranks.push(facts);
@@ -84,7 +84,7 @@ mod tests {
         threads::run(ranks.len(), |comm| {
             let facts: Vec<_> =
                 ranks[comm.rank()].iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-            agree(comm.as_ref(), &facts).err().map(|error| error.to_string())
+            compare(comm.as_ref(), &facts).err().map(|error| error.to_string())
         })
     }
 

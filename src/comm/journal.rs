@@ -26,10 +26,10 @@ pub struct Journal {
 struct Page {
     started: u64,
     done: u64,
-    last: VecDeque<Entry>,
+    last: VecDeque<Call>,
 }
 
-struct Entry {
+struct Call {
     number: u64,
     operation: &'static str,
     bytes: usize,
@@ -65,7 +65,7 @@ impl Journal {
     /// One line for every channel.
     pub fn lines(&self) -> Vec<String> {
         let text = |(name, page): (&&str, &Page)| {
-            let entries: Vec<String> = page.last.iter().map(Entry::text).collect();
+            let entries: Vec<String> = page.last.iter().map(Call::text).collect();
             format!("last collectives of {name}: {}", entries.join(", "))
         };
         self.pages().iter().map(text).collect()
@@ -83,7 +83,7 @@ impl Journal {
         if page.last.len() == LAST {
             page.last.pop_front();
         }
-        page.last.push_back(Entry { number, operation, bytes, start: Instant::now(), took: None });
+        page.last.push_back(Call { number, operation, bytes, start: Instant::now(), took: None });
     }
 
     /// Collectives of one channel never overlap: it is the last one that is done.
@@ -97,9 +97,9 @@ impl Journal {
     }
 }
 
-impl Entry {
+impl Call {
     fn text(&self) -> String {
-        let Entry { number, operation, bytes, .. } = self;
+        let Call { number, operation, bytes, .. } = self;
         let state = match self.took {
             Some(took) => format!("{:.1} ms", took.as_secs_f64() * 1e3),
             None => format!("not done for {:.1} s", self.start.elapsed().as_secs_f64()),
@@ -142,26 +142,26 @@ impl Comm for Channel {
     fn size(&self) -> usize {
         self.inner.size()
     }
-    fn sum_f32(&self, values: &mut [f32]) -> Result<(), CommError> {
-        self.noted("sum", size_of_val(values), |comm| comm.sum_f32(values))
+    fn all_reduce_f32(&self, values: &mut [f32]) -> Result<(), CommError> {
+        self.noted("sum", size_of_val(values), |comm| comm.all_reduce_f32(values))
     }
-    fn sum_f64(&self, values: &mut [f64]) -> Result<(), CommError> {
-        self.noted("sum", size_of_val(values), |comm| comm.sum_f64(values))
+    fn all_reduce_f64(&self, values: &mut [f64]) -> Result<(), CommError> {
+        self.noted("sum", size_of_val(values), |comm| comm.all_reduce_f64(values))
     }
-    fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
-        self.noted("sum", size_of_val(values), |comm| comm.sum_i64(values))
+    fn all_reduce_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
+        self.noted("sum", size_of_val(values), |comm| comm.all_reduce_i64(values))
     }
-    fn sum_device(&self, values: DeviceValues) -> Result<(), CommError> {
-        self.noted("sum", values.bytes(), |comm| comm.sum_device(values))
+    fn all_reduce_device(&self, values: DeviceValues) -> Result<(), CommError> {
+        self.noted("sum", values.bytes(), |comm| comm.all_reduce_device(values))
     }
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {
         self.noted("broadcast", bytes.len(), |comm| comm.broadcast(root, bytes))
     }
-    fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
-        self.noted("gather", bytes.len(), |comm| comm.gather(bytes))
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
+        self.noted("all_gather", bytes.len(), |comm| comm.all_gather(bytes))
     }
-    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
-        self.noted("exchange", bytes.len(), |comm| comm.exchange(bytes))
+    fn all_to_all(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+        self.noted("all_to_all", bytes.len(), |comm| comm.all_to_all(bytes))
     }
     fn barrier(&self) -> Result<(), CommError> {
         self.noted("barrier", 0, |comm| comm.barrier())
@@ -196,9 +196,9 @@ mod tests {
             let journal = Journal::default();
             let [step, gradients] = [Lane::Step, Lane::Gradients].map(|lane| journal.channel(comm.clone(), lane));
             for _ in 0..20 {
-                step.sum_i64(&mut [1, 2, 3]).expect("no rank leaves");
+                step.all_reduce_i64(&mut [1, 2, 3]).expect("no rank leaves");
             }
-            gradients.sum_f32(&mut [0.5]).expect("no rank leaves");
+            gradients.all_reduce_f32(&mut [0.5]).expect("no rank leaves");
             journal.begin(Lane::Gradients, "sum", 8);
             (journal.done(), journal.lines())
         });

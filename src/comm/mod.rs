@@ -53,25 +53,25 @@ pub trait Comm: Send + Sync {
     /// How many ranks there are.
     fn size(&self) -> usize;
     /// Replaces `values` by their element-wise sum over ranks.
-    fn sum_f32(&self, values: &mut [f32]) -> Result<(), CommError>;
+    fn all_reduce_f32(&self, values: &mut [f32]) -> Result<(), CommError>;
     /// Replaces `values` by their element-wise sum over ranks.
-    fn sum_f64(&self, values: &mut [f64]) -> Result<(), CommError>;
+    fn all_reduce_f64(&self, values: &mut [f64]) -> Result<(), CommError>;
     /// Replaces `values` by their element-wise sum over ranks.
-    fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError>;
+    fn all_reduce_i64(&self, values: &mut [i64]) -> Result<(), CommError>;
     /// Replaces values in the memory of a GPU by their element-wise sum over ranks.
     ///
     /// # Errors
     /// Where these ranks cannot reach that memory: [`device::cuda_aware`] says so beforehand.
-    fn sum_device(&self, _: DeviceValues) -> Result<(), CommError> {
+    fn all_reduce_device(&self, _: DeviceValues) -> Result<(), CommError> {
         let cause = "these ranks cannot reach the memory of a GPU".into();
-        Err(CommError::Failed { call: "sum_device", rank: self.rank(), cause })
+        Err(CommError::Failed { call: "all_reduce_device", rank: self.rank(), cause })
     }
     /// Copies `bytes` of rank `root` over everyone's; the lengths must agree.
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError>;
     /// Everyone's `bytes`, of any length, ordered by rank, on every rank.
-    fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError>;
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError>;
     /// Sends the i-th of `size` equal parts of `bytes` to rank i; what all ranks sent here, ordered by rank.
-    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError>;
+    fn all_to_all(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError>;
     /// Returns when every rank has arrived.
     fn barrier(&self) -> Result<(), CommError>;
     /// A second channel among the same ranks, whose operations never mix with this one's.
@@ -123,22 +123,22 @@ impl Comm for Solo {
     fn size(&self) -> usize {
         1
     }
-    fn sum_f32(&self, _: &mut [f32]) -> Result<(), CommError> {
+    fn all_reduce_f32(&self, _: &mut [f32]) -> Result<(), CommError> {
         Ok(())
     }
-    fn sum_f64(&self, _: &mut [f64]) -> Result<(), CommError> {
+    fn all_reduce_f64(&self, _: &mut [f64]) -> Result<(), CommError> {
         Ok(())
     }
-    fn sum_i64(&self, _: &mut [i64]) -> Result<(), CommError> {
+    fn all_reduce_i64(&self, _: &mut [i64]) -> Result<(), CommError> {
         Ok(())
     }
     fn broadcast(&self, _: usize, _: &mut [u8]) -> Result<(), CommError> {
         Ok(())
     }
-    fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
         Ok(vec![bytes.to_vec()])
     }
-    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+    fn all_to_all(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
         Ok(bytes.to_vec())
     }
     fn barrier(&self) -> Result<(), CommError> {
@@ -155,7 +155,7 @@ impl Comm for Solo {
 /// This rank's place on its own host: its number there, and how many ranks the host has.
 pub fn local_place(comm: &dyn Comm) -> Result<(usize, usize), CommError> {
     let host = hostname();
-    let hosts = comm.gather(host.as_bytes())?;
+    let hosts = comm.all_gather(host.as_bytes())?;
     let same = |name: &&Vec<u8>| name.as_slice() == host.as_bytes();
     Ok((hosts[..comm.rank()].iter().filter(same).count(), hosts.iter().filter(same).count()))
 }

@@ -262,23 +262,23 @@ impl Comm for MpiComm {
         self.group().size
     }
 
-    fn sum_f32(&self, values: &mut [f32]) -> Result<(), CommError> {
+    fn all_reduce_f32(&self, values: &mut [f32]) -> Result<(), CommError> {
         // SAFETY: the constant is set when the library is loaded.
         self.sum(values, unsafe { ffi::RSMPI_FLOAT })
     }
 
-    fn sum_f64(&self, values: &mut [f64]) -> Result<(), CommError> {
+    fn all_reduce_f64(&self, values: &mut [f64]) -> Result<(), CommError> {
         // SAFETY: as above.
         self.sum(values, unsafe { ffi::RSMPI_DOUBLE })
     }
 
-    fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
+    fn all_reduce_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
         // SAFETY: as above.
         self.sum(values, unsafe { ffi::RSMPI_INT64_T })
     }
 
     /// Blocking: Open MPI reduces non-blocking sums on the processor, which cannot read these addresses, and crashes.
-    fn sum_device(&self, values: DeviceValues) -> Result<(), CommError> {
+    fn all_reduce_device(&self, values: DeviceValues) -> Result<(), CommError> {
         let raw = self.group().raw;
         for (data, count) in values.parts(CHUNK) {
             // SAFETY: `count` f32 lie at `data` in a GPU's memory, which the caller has asked the library about.
@@ -302,11 +302,11 @@ impl Comm for MpiComm {
         Ok(())
     }
 
-    fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
         let Group { rank, size, .. } = self.group();
         let mut lengths = vec![0i64; size];
         lengths[rank] = bytes.len() as i64;
-        self.sum_i64(&mut lengths)?;
+        self.all_reduce_i64(&mut lengths)?;
         let total: i64 = lengths.iter().sum();
         if total > c_int::MAX as i64 {
             let cause = format!("{total} bytes are more than one message can carry");
@@ -332,7 +332,7 @@ impl Comm for MpiComm {
         Ok(lengths.iter().map(|&length| rest.split_off(..length as usize).unwrap_or_default().to_vec()).collect())
     }
 
-    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+    fn all_to_all(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
         let mut all = vec![0u8; bytes.len()];
         let (mine, data, part) = (bytes.as_ptr().cast(), all.as_mut_ptr().cast(), (bytes.len() / self.size()) as c_int);
         // SAFETY: the constant is set when the library is loaded.

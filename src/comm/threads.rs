@@ -90,13 +90,13 @@ impl Comm for ThreadComm {
     fn size(&self) -> usize {
         self.group.size
     }
-    fn sum_f32(&self, values: &mut [f32]) -> Result<(), CommError> {
+    fn all_reduce_f32(&self, values: &mut [f32]) -> Result<(), CommError> {
         sum!(self, values, f32)
     }
-    fn sum_f64(&self, values: &mut [f64]) -> Result<(), CommError> {
+    fn all_reduce_f64(&self, values: &mut [f64]) -> Result<(), CommError> {
         sum!(self, values, f64)
     }
-    fn sum_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
+    fn all_reduce_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
         sum!(self, values, i64)
     }
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {
@@ -104,10 +104,10 @@ impl Comm for ThreadComm {
         bytes.copy_from_slice(&parts[root]);
         Ok(())
     }
-    fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
+    fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
         Ok(self.group.meet(self.rank, bytes, false).0.to_vec())
     }
-    fn exchange(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
+    fn all_to_all(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
         let part = bytes.len() / self.group.size;
         let (parts, _) = self.group.meet(self.rank, bytes, false);
         Ok(parts.iter().flat_map(|bytes| &bytes[self.rank * part..][..part]).copied().collect())

@@ -29,9 +29,9 @@ pub fn export(
     for part in [Part::Encoder, Part::Decoder] {
         load_into(&network.store, part, &weights, false).map_err(BadInput::new)?;
     }
-    for entry in &network.store.entries {
+    for variable in &network.store.variables {
         // What the trace keeps as a constant must not ask for gradients.
-        let _ = entry.tensor.set_requires_grad(false);
+        let _ = variable.tensor.set_requires_grad(false);
     }
     let (height, width) = size;
     let pass = Pass { train: false, norm: &layers::Local, dropout: None, deep_supervision: false };

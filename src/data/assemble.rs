@@ -3,7 +3,7 @@
 use super::augment::{Augment, Placement, Scratch, padded_size};
 use super::batch::{Buffers, HostBatch};
 use super::order::MicroBatch;
-use super::random::{Purpose, Stream};
+use super::random::{KeyedRng, Purpose};
 use super::source::{DataError, Source};
 use super::{DatasetConfig, OnCorrupt};
 use rayon::prelude::*;
@@ -45,7 +45,7 @@ impl Assembler {
     /// What stands in for a sample is drawn from a stream of (seed, pass, sample), so it is the same on any rank.
     pub fn micro_batch(&self, pass: u64, planned: &MicroBatch) -> Result<(HostBatch, usize), DataError> {
         let mut samples = planned.samples.clone();
-        let mut draws: Vec<Option<(Stream, usize)>> = samples.iter().map(|_| None).collect();
+        let mut draws: Vec<Option<(KeyedRng, usize)>> = samples.iter().map(|_| None).collect();
         loop {
             // A substitute has a size of its own, so the whole batch is laid out anew.
             let mut batch = self.lay_out(pass, planned, samples.clone());
@@ -54,7 +54,7 @@ impl Assembler {
                 let Err(error) = outcome else { continue };
                 let (stream, drawn) = draws[i].get_or_insert_with(|| {
                     let sample = planned.samples[i].into();
-                    (Stream::new(self.seed, Purpose::Substitute, pass, sample), 0)
+                    (KeyedRng::new(self.seed, Purpose::Substitute, pass, sample), 0)
                 });
                 if self.on_corrupt == OnCorrupt::Abort || !error.is_corrupt() || *drawn == SUBSTITUTES {
                     return Err(error);

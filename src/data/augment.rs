@@ -6,7 +6,7 @@
 
 use super::DatasetConfig;
 use super::label_map::IGNORED;
-use super::random::{Purpose, Stream};
+use super::random::{KeyedRng, Purpose};
 use super::resize::{Image, Resizer, nearest, round_up, target_size};
 use super::source::Sample;
 
@@ -51,8 +51,8 @@ impl Augment {
 
     /// What happens in `pass` to `sample`, whose width and height are `source`.
     pub fn place(&self, source: (u32, u32), pass: u64, sample: u32, short_edge: u32) -> Placement {
-        let flip = self.flip && Stream::new(self.seed, Purpose::Flip, pass, sample.into()).below(2) == 1;
-        let mut random = Stream::new(self.seed, Purpose::Jitter, pass, sample.into());
+        let flip = self.flip && KeyedRng::new(self.seed, Purpose::Flip, pass, sample.into()).below(2) == 1;
+        let mut random = KeyedRng::new(self.seed, Purpose::Jitter, pass, sample.into());
         let (width, height) = target_size(source, short_edge, self.max_size);
         let factor = random.between(self.scale[0], self.scale[1]);
         let scaled = |edge: u32| ((f64::from(edge) * factor) as u32).max(1);

@@ -29,7 +29,7 @@
 
 use super::{
     DatasetConfig, OrderKind, SizePer,
-    random::{Purpose, Stream},
+    random::{KeyedRng, Purpose},
     resize::target_size,
 };
 use crate::schedule::TrainConfig;
@@ -141,7 +141,7 @@ impl Order {
         let first = (step_of_pass % self.window_steps()) as usize * self.spec.global_batch;
         let samples = window.get(first..first + self.spec.global_batch).unwrap_or_default();
 
-        let mut edges = Stream::new(self.spec.seed, Purpose::ShortEdge, step, 0);
+        let mut edges = KeyedRng::new(self.spec.seed, Purpose::ShortEdge, step, 0);
         let mut draw = || {
             let choices = &self.spec.short_edges;
             choices.get(edges.below(choices.len() as u64) as usize).copied().unwrap_or(1)
@@ -193,7 +193,7 @@ impl Order {
     /// The samples of a pass, shuffled and cut to whole global batches; a list shorter than one repeats.
     fn permutation(&self, pass: u64) -> Vec<u32> {
         let mut samples: Vec<u32> = (0..self.sizes.len() as u32).collect();
-        Stream::new(self.spec.seed, Purpose::Permutation, pass, 0).shuffle(&mut samples);
+        KeyedRng::new(self.spec.seed, Purpose::Permutation, pass, 0).shuffle(&mut samples);
         let length = self.steps_per_pass() as usize * self.spec.global_batch;
         samples.iter().copied().cycle().take(length).collect()
     }
@@ -219,7 +219,7 @@ impl Order {
         for batch in &mut batches {
             batch.sort_by(|a, b| self.by_aspect(a, b));
         }
-        Stream::new(self.spec.seed, Purpose::Window, pass, window).shuffle(&mut batches);
+        KeyedRng::new(self.spec.seed, Purpose::Window, pass, window).shuffle(&mut batches);
         batches.concat()
     }
 

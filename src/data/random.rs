@@ -28,16 +28,16 @@ pub enum Purpose {
 }
 
 /// A stream of random numbers.
-pub struct Stream(ChaCha8Rng);
+pub struct KeyedRng(ChaCha8Rng);
 
-impl Stream {
+impl KeyedRng {
     /// The stream of `purpose` under `seed`; `a` and `b` say which of its uses.
-    pub fn new(seed: u64, purpose: Purpose, a: u64, b: u64) -> Stream {
+    pub fn new(seed: u64, purpose: Purpose, a: u64, b: u64) -> KeyedRng {
         let mut key = [0; 32];
         for (bytes, word) in key.chunks_exact_mut(8).zip([seed, purpose as u64, a, b]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        Stream(ChaCha8Rng::from_seed(key))
+        KeyedRng(ChaCha8Rng::from_seed(key))
     }
 
     /// A uniform integer below `n`, without bias (Lemire, arXiv 1805.10941); 0 for `n` = 0.
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn streams_differ_in_every_part_of_their_key() {
-        let first = |seed, purpose, a, b| Stream::new(seed, purpose, a, b).below(u64::MAX);
+        let first = |seed, purpose, a, b| KeyedRng::new(seed, purpose, a, b).below(u64::MAX);
         let all = [
             first(1, Purpose::Flip, 0, 0),
             first(2, Purpose::Flip, 0, 0),
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn numbers_never_change_between_versions() {
-        let mut stream = Stream::new(304, Purpose::Permutation, 0, 0);
+        let mut stream = KeyedRng::new(304, Purpose::Permutation, 0, 0);
         let mut items: Vec<u32> = (0..10).collect();
         stream.shuffle(&mut items);
         assert_eq!(items, [7, 5, 0, 1, 8, 6, 4, 3, 9, 2]);
@@ -101,7 +101,7 @@ mod tests {
     proptest! {
         #[test]
         fn integers_stay_below_their_bound_and_fractions_below_one(seed: u64, n in 1u64..) {
-            let mut stream = Stream::new(seed, Purpose::Flip, 3, 4);
+            let mut stream = KeyedRng::new(seed, Purpose::Flip, 3, 4);
             for _ in 0..20 {
                 prop_assert!(stream.below(n) < n);
                 let fraction = stream.fraction();
@@ -112,7 +112,7 @@ mod tests {
         #[test]
         fn a_shuffle_is_a_permutation(seed: u64, n in 0usize..200) {
             let mut items: Vec<usize> = (0..n).collect();
-            Stream::new(seed, Purpose::Window, 0, 0).shuffle(&mut items);
+            KeyedRng::new(seed, Purpose::Window, 0, 0).shuffle(&mut items);
             items.sort_unstable();
             prop_assert_eq!(items, (0..n).collect::<Vec<_>>());
         }

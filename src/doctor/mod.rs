@@ -32,7 +32,7 @@ struct Report<'a> {
 pub fn run(comm: &dyn Comm, folder: &Path, json: bool) -> anyhow::Result<u8> {
     let mine = serde_json::to_vec(&Facts::collect(folder))?;
     let ranks =
-        comm.gather(&mine)?.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<Vec<Facts>, _>>()?;
+        comm.all_gather(&mine)?.iter().map(|bytes| serde_json::from_slice(bytes)).collect::<Result<Vec<Facts>, _>>()?;
     let measured = probe::measure(comm, folder, &probe::SIZES)?;
     let findings = diagnosis::diagnose(&ranks, &measured);
     let ok = findings.iter().all(|finding| finding.level != Level::Error);

@@ -45,7 +45,7 @@ pub fn measure(comm: &dyn Comm, folder: &Path, sizes: &[usize]) -> Result<Measur
 
 /// The ranks on which `here` holds. A collective.
 fn ranks_where(comm: &dyn Comm, here: bool) -> Result<Vec<usize>, CommError> {
-    let flags = comm.gather(&[u8::from(here)])?;
+    let flags = comm.all_gather(&[u8::from(here)])?;
     Ok((0..flags.len()).filter(|&rank| flags[rank] == [1]).collect())
 }
 
@@ -58,8 +58,8 @@ fn sums_are_right(comm: &dyn Comm) -> Result<bool, CommError> {
     for length in [1, 1000, 50_001] {
         let mut integers: Vec<i64> = (0..length).map(|index| mine * pattern(index)).collect();
         let mut floats: Vec<f32> = integers.iter().map(|&value| value as f32).collect();
-        comm.sum_i64(&mut integers)?;
-        comm.sum_f32(&mut floats)?;
+        comm.all_reduce_i64(&mut integers)?;
+        comm.all_reduce_f32(&mut floats)?;
         let expected = |index: usize| total * pattern(index);
         right &= (0..length).all(|index| integers[index] == expected(index) && floats[index] == expected(index) as f32);
     }
@@ -68,12 +68,12 @@ fn sums_are_right(comm: &dyn Comm) -> Result<bool, CommError> {
 
 fn time_sum(comm: &dyn Comm, bytes: usize) -> Result<Timing, CommError> {
     let mut values = vec![0f32; bytes / 4];
-    comm.sum_f32(&mut values)?;
+    comm.all_reduce_f32(&mut values)?;
     let mut times = [Duration::ZERO; REPEATS];
     for time in &mut times {
         comm.barrier()?;
         let start = Instant::now();
-        comm.sum_f32(&mut values)?;
+        comm.all_reduce_f32(&mut values)?;
         *time = start.elapsed();
     }
     times.sort();
@@ -88,7 +88,7 @@ fn clock_skew(comm: &dyn Comm) -> Result<(f64, usize), CommError> {
     for _ in 0..REPEATS {
         comm.barrier()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let clocks = comm.gather(&now.to_le_bytes())?;
+        let clocks = comm.all_gather(&now.to_le_bytes())?;
         let clock = |rank: usize| clocks[rank].as_slice().try_into().map_or(f64::NAN, f64::from_le_bytes);
         for (rank, skew) in smallest.iter_mut().enumerate() {
             *skew = skew.min((clock(rank) - clock(0)).abs());

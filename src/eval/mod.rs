@@ -108,7 +108,7 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         anyhow::Ok((source, network))
     };
     let (source, network) = agree::agree(comm, open())?;
-    let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, wish: job.checkpoint };
+    let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, requested: job.checkpoint };
     let origin = weights_choice::load(&choice, job.model, &network, comm)?;
     if comm.is_root() {
         eprintln!("weights: {origin}");
@@ -219,12 +219,12 @@ impl Evaluation<'_> {
     pub fn run(&self, network: &Network, comm: &dyn Comm) -> anyhow::Result<Outcome> {
         let start = Instant::now();
         let mut tally = agree::agree(comm, self.count(network, comm.rank(), comm.size()))?;
-        comm.sum_i64(&mut tally.confusion.counts)?;
-        comm.sum_i64(&mut tally.boundary.counts)?;
+        comm.all_reduce_i64(&mut tally.confusion.counts)?;
+        comm.all_reduce_i64(&mut tally.boundary.counts)?;
         let boundary = self.val.boundary.then(|| tally.boundary.iou());
         let confusion = std::mem::replace(&mut tally.confusion, Confusion::new(0));
         let mut nll = [tally.summed_nll()];
-        comm.sum_f64(&mut nll)?;
+        comm.all_reduce_f64(&mut nll)?;
         let pixels = confusion.pixels().max(1) as f64;
         Ok(Outcome {
             mean_iou: confusion.mean_iou(self.val.iou),

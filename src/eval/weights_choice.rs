@@ -20,7 +20,7 @@ pub struct Choice<'a> {
     /// VAL.checkpoint or TEST.checkpoint: the end of the names of the reference's files in DIR.
     pub suffix: &'a str,
     /// `--checkpoint`: latest, best, weights, or a path.
-    pub wish: Option<&'a str>,
+    pub requested: Option<&'a str>,
 }
 
 /// Where the weights came from, and what was kept with them.
@@ -56,13 +56,13 @@ enum Weights {
 /// Finds and loads weights into `network`, on every rank. A collective.
 pub fn load(choice: &Choice, model: &ModelConfig, network: &Network, comm: &dyn Comm) -> anyhow::Result<Origin> {
     let text = agree::from_root(comm, || Ok(serde_json::to_vec(&fill(&find(choice, model)?, model, network)?)?))?;
-    let tensors = network.store.entries.iter().map(|entry| &entry.tensor);
+    let tensors = network.store.variables.iter().map(|variable| &variable.tensor);
     replicas::broadcast(comm, tensors)?;
     Ok(serde_json::from_slice(&text)?)
 }
 
 fn find(choice: &Choice, model: &ModelConfig) -> anyhow::Result<Weights> {
-    match choice.wish {
+    match choice.requested {
         Some("latest") => match newest(choice.dir)? {
             Some(path) => Ok(Weights::Checkpoint(path)),
             None => bad_input!("--checkpoint latest: {} holds no checkpoint", choice.dir.display()),

@@ -27,9 +27,9 @@ impl Network {
 
     /// Another handle to this network's memory, but for `folded`: weights and biases in the order of the batch norms.
     fn twin(&self, folded: &[(Tensor, Tensor)]) -> Network {
-        let device = self.store.entries.first().map_or(Device::Cpu, |entry| entry.tensor.device());
+        let device = self.store.variables.first().map_or(Device::Cpu, |variable| variable.tensor.device());
         let twin = Network::blank(&self.config, self.num_class, device).expect("it was built from this before");
-        for (own, shared) in twin.store.entries.iter().zip(&self.store.entries) {
+        for (own, shared) in twin.store.variables.iter().zip(&self.store.variables) {
             own.tensor.shallow_clone().set_data(&shared.tensor);
         }
         for (own, (weight, _)) in twin.normed.iter().zip(folded) {

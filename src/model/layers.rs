@@ -18,7 +18,7 @@ pub enum Role {
 }
 
 /// One named tensor.
-pub struct Entry {
+pub struct Variable {
     /// The reference's state-dict name with `encoder.` or `decoder.` in front.
     pub name: String,
     /// Shares its memory with the layer that uses it.
@@ -31,7 +31,7 @@ pub struct Entry {
 #[derive(Default)]
 pub struct Store {
     /// In state-dict order.
-    pub entries: Vec<Entry>,
+    pub variables: Vec<Variable>,
 }
 
 /// What a dropout mask is a function of, besides the layer and the channel.
@@ -46,7 +46,7 @@ pub struct DropoutKey {
 }
 
 /// One forward pass through a network's layers.
-pub(super) struct Run<'a> {
+pub(super) struct Context<'a> {
     pub pass: &'a Pass<'a>,
     /// The network's batch norm layers, which [`ConvNorm`]s know by their index.
     pub norms: &'a [BatchNorm2d],
@@ -56,7 +56,7 @@ pub(super) struct Run<'a> {
     pub multiply_adds: Option<&'a Cell<u64>>,
 }
 
-impl Run<'_> {
+impl Context<'_> {
     /// Sets channels of `x` (n, channels, h, w) to zero and scales the others up, in place, as the pass asks for.
     pub fn dropout(&self, layer: u64, mut x: Tensor) -> Tensor {
         let Some(key) = self.pass.dropout.filter(|_| self.pass.train) else { return x };
@@ -134,22 +134,22 @@ impl Conv2d {
         [shape.outputs, shape.inputs / shape.groups, shape.kernel, shape.kernel]
     }
 
-    pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
-        self.forward_shifted(x, self.bias.as_ref(), run)
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
+        self.forward_shifted(x, self.bias.as_ref(), context)
     }
 
     /// The same with another bias.
-    fn forward_shifted(&self, x: &Tensor, bias: Option<&Tensor>, run: &Run) -> Tensor {
+    fn forward_shifted(&self, x: &Tensor, bias: Option<&Tensor>, context: &Context) -> Tensor {
         let ConvShape { kernel, stride, dilation, groups, .. } = self.shape;
         let padding = dilation * (kernel - 1) / 2;
         let y = x.conv2d(&self.weight, bias, [stride, stride], [padding, padding], [dilation, dilation], groups);
-        self.count(&y, run);
+        self.count(&y, context);
         y
     }
 
     /// Counts the multiply-adds that one image of the output `y` (n, outputs, h, w) takes; n may be 0.
-    fn count(&self, y: &Tensor, run: &Run) {
-        if let Some(count) = run.multiply_adds {
+    fn count(&self, y: &Tensor, context: &Context) {
+        if let Some(count) = context.multiply_adds {
             let size = y.size();
             count.set(count.get() + self.weight.numel() as u64 * (size[2] * size[3]) as u64);
         }
@@ -292,7 +292,7 @@ impl Normalize for Local {
 /// A convolution and the batch norm after it.
 pub(super) struct ConvNorm {
     conv: Conv2d,
-    /// Its batch norm's index in [`Run::norms`].
+    /// Its batch norm's index in [`Context::norms`].
     norm: usize,
 }
 
@@ -313,35 +313,35 @@ impl ConvNorm {
         ConvNorm::new(&(path / 0), &(path / 1), shape)
     }
 
-    pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
-        match run.shifts.get(self.norm) {
-            Some(shift) => self.conv.forward_shifted(x, Some(shift), run),
-            None => self.normalise(&self.conv.forward(x, run), run),
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
+        match context.shifts.get(self.norm) {
+            Some(shift) => self.conv.forward_shifted(x, Some(shift), context),
+            None => self.normalise(&self.conv.forward(x, context), context),
         }
     }
 
     /// The same with another way to compute the convolution from its weight.
-    pub fn forward_by(&self, convolve: impl FnOnce(&Tensor) -> Tensor, run: &Run) -> Tensor {
+    pub fn forward_by(&self, convolve: impl FnOnce(&Tensor) -> Tensor, context: &Context) -> Tensor {
         let y = convolve(&self.conv.weight);
-        self.conv.count(&y, run);
-        self.normalise(&y, run)
+        self.conv.count(&y, context);
+        self.normalise(&y, context)
     }
 
-    fn normalise(&self, y: &Tensor, run: &Run) -> Tensor {
-        match run.shifts.get(self.norm) {
+    fn normalise(&self, y: &Tensor, context: &Context) -> Tensor {
+        match context.shifts.get(self.norm) {
             Some(shift) => y + shift.view([1, -1, 1, 1]),
-            None => run.norms[self.norm].forward(y, run.pass),
+            None => context.norms[self.norm].forward(y, context.pass),
         }
     }
 
-    pub fn forward_relu(&self, x: &Tensor, run: &Run) -> Tensor {
-        self.forward(x, run).relu_()
+    pub fn forward_relu(&self, x: &Tensor, context: &Context) -> Tensor {
+        self.forward(x, context).relu_()
     }
 
     /// Of a 1 × 1 convolution, what [`ConvNorm::forward_relu`] of `x` resized to `size` is: the convolution and the
     /// resizing are linear in different dimensions, so the cheaper order, convolution first, gives the same.
-    pub fn forward_resized_relu(&self, x: &Tensor, size: &[i64], run: &Run) -> Tensor {
-        let y = resize(&self.conv.forward(x, run), size);
-        self.normalise(&y, run).relu_()
+    pub fn forward_resized_relu(&self, x: &Tensor, size: &[i64], context: &Context) -> Tensor {
+        let y = resize(&self.conv.forward(x, context), size);
+        self.normalise(&y, context).relu_()
     }
 }

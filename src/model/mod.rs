@@ -15,7 +15,7 @@ pub use inference::EVALUATE;
 
 use decoder::Decoder;
 use encoder::Encoder;
-use layers::{BatchNorm2d, Run, Store};
+use layers::{BatchNorm2d, Context, Store};
 use path::{Builder, Path};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -229,20 +229,20 @@ impl Network {
 
     /// Scores of `images`, f32 (n, 3, h, w), normalised; n may be 0.
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Logits {
-        self.run(images, &self.plain_run(pass))
+        self.run(images, &self.plain_context(pass))
     }
 
-    fn plain_run<'a>(&'a self, pass: &'a Pass) -> Run<'a> {
-        Run { pass, norms: &self.norms, shifts: &self.shifts, multiply_adds: None }
+    fn plain_context<'a>(&'a self, pass: &'a Pass) -> Context<'a> {
+        Context { pass, norms: &self.norms, shifts: &self.shifts, multiply_adds: None }
     }
 
-    fn run(&self, images: &Tensor, run: &Run) -> Logits {
-        self.decoder.forward(&self.encoder.forward(images, run), run)
+    fn run(&self, images: &Tensor, context: &Context) -> Logits {
+        self.decoder.forward(&self.encoder.forward(images, context), context)
     }
 
     /// The encoder's feature maps of `images`, finest first.
     pub fn feature_maps(&self, images: &Tensor, pass: &Pass) -> Vec<Tensor> {
-        self.encoder.forward(images, &self.plain_run(pass))
+        self.encoder.forward(images, &self.plain_context(pass))
     }
 
     /// Moves the statistics recorded by the passes since the last call into the running statistics, in order.

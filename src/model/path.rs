@@ -1,7 +1,7 @@
 //! Where a network under construction puts its tensors: `&(p / "layer1") / 0` names them as the reference does.
 
 use super::init::Initial;
-use super::layers::{BatchNorm2d, Entry, Role, Store};
+use super::layers::{BatchNorm2d, Role, Store, Variable};
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::Div;
@@ -46,8 +46,8 @@ impl<'a> Path<'a> {
     }
 
     fn insert(&self, name: &str, tensor: Tensor, role: Role) -> Tensor {
-        let entry = Entry { name: format!("{}.{name}", self.name), tensor: tensor.shallow_clone(), role };
-        self.builder.borrow_mut().store.entries.push(entry);
+        let variable = Variable { name: format!("{}.{name}", self.name), tensor: tensor.shallow_clone(), role };
+        self.builder.borrow_mut().store.variables.push(variable);
         tensor
     }
 }

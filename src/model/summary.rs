@@ -1,6 +1,6 @@
 //! A network in a few numbers, for people who choose one.
 
-use super::layers::{Local, Role, Run};
+use super::layers::{Context, Local, Role};
 use super::{ModelConfig, ModelError, Network, Pass, shape};
 use std::cell::Cell;
 use tch::{Device, Kind, Tensor};
@@ -22,14 +22,14 @@ pub struct Summary {
 pub fn summarise(config: &ModelConfig, num_class: usize, height: i64, width: i64) -> Result<Summary, ModelError> {
     let shape = shape(config)?;
     let network = Network::blank(config, num_class, Device::Cpu)?;
-    let trained = network.store.entries.iter().filter(|entry| entry.role != Role::Buffer);
-    let parameters = trained.map(|entry| entry.tensor.numel() as u64).sum();
+    let trained = network.store.variables.iter().filter(|variable| variable.role != Role::Buffer);
+    let parameters = trained.map(|variable| variable.tensor.numel() as u64).sum();
     let multiply_adds = Cell::new(0);
     let pass = Pass { train: false, norm: &Local, dropout: None, deep_supervision: true };
-    let run = Run { pass: &pass, norms: &network.norms, shifts: &[], multiply_adds: Some(&multiply_adds) };
+    let context = Context { pass: &pass, norms: &network.norms, shifts: &[], multiply_adds: Some(&multiply_adds) };
     // A batch of no image has every tensor's shape and takes no time.
     let none = Tensor::zeros([0, 3, height, width], (Kind::Float, Device::Cpu));
-    tch::no_grad(|| network.run(&none, &run));
+    tch::no_grad(|| network.run(&none, &context));
     Ok(Summary {
         parameters,
         multiply_adds: multiply_adds.get(),

@@ -1,7 +1,7 @@
 //! One memory for all parameters and one for all their gradients, laid out for both of their users.
 //!
 //! The order is that of backward, last layer first, cut into buckets: the reducer sends a bucket as one message when
-//! backward has filled it. Inside a bucket the parameters are sorted by [`Group`]: the optimizer updates each run of
+//! backward has filled it. Inside a bucket the parameters are sorted by [`Group`]: the optimizer updates each span of
 //! one group with one operation.
 
 use crate::model::layers::{Role, Store};
@@ -25,7 +25,7 @@ pub struct Group {
 }
 
 /// Stretches of the flat memory whose parameters are of one group.
-pub type Runs = Vec<(Group, Range<i64>)>;
+pub type Spans = Vec<(Group, Range<i64>)>;
 
 /// One parameter's place.
 pub struct Slot {
@@ -61,8 +61,8 @@ pub struct Flat {
     pub slots: Vec<Slot>,
     /// Bucket i is filled by backward before bucket i + 1.
     pub buckets: Vec<Range<i64>>,
-    /// Runs of one group, covering all parameters.
-    pub runs: Runs,
+    /// Spans of one group, covering all parameters.
+    pub spans: Spans,
 }
 
 impl Flat {
@@ -72,7 +72,7 @@ impl Flat {
     /// backward; the others have at most `bucket_bytes`, unless a single parameter is larger.
     pub fn new(store: &Store, bucket_bytes: usize) -> Flat {
         let mut slots = slots(store);
-        let (buckets, runs) = lay_out(&mut slots, bucket_bytes);
+        let (buckets, spans) = lay_out(&mut slots, bucket_bytes);
         let device = slots.first().map_or(Device::Cpu, |slot| slot.parameter.device());
         let total = buckets.last().map_or(0, |bucket| bucket.end);
         let [parameters, gradients] = [0, 1].map(|_| Tensor::zeros([total], (Kind::Float, device)));
@@ -83,7 +83,7 @@ impl Flat {
                 slot.parameter.set_data(&view);
             }
         });
-        Flat { parameters, gradients, slots, buckets, runs }
+        Flat { parameters, gradients, slots, buckets, spans }
     }
 
     /// A new tensor of this layout, all 0.
@@ -95,19 +95,21 @@ impl Flat {
 /// Puts the weights of convolutions into channels-last memory order, which a [`Flat`] made afterwards keeps.
 pub fn to_channels_last(store: &Store) {
     tch::no_grad(|| {
-        for entry in store.entries.iter().filter(|entry| entry.role == Role::Weight && entry.tensor.dim() == 4) {
-            entry.tensor.shallow_clone().set_data(&memory::to_channels_last(&entry.tensor));
+        for variable in
+            store.variables.iter().filter(|variable| variable.role == Role::Weight && variable.tensor.dim() == 4)
+        {
+            variable.tensor.shallow_clone().set_data(&memory::to_channels_last(&variable.tensor));
         }
     });
 }
 
 fn slots(store: &Store) -> Vec<Slot> {
-    let trained = store.entries.iter().filter(|entry| entry.role != Role::Buffer);
+    let trained = store.variables.iter().filter(|variable| variable.role != Role::Buffer);
     trained
-        .map(|entry| {
-            let (size, strides) = (entry.tensor.size(), dense_strides(&entry.tensor));
-            let group = Group { decoder: entry.name.starts_with("decoder."), decays: entry.role == Role::Weight };
-            let (name, parameter) = (entry.name.clone(), entry.tensor.shallow_clone());
+        .map(|variable| {
+            let (size, strides) = (variable.tensor.size(), dense_strides(&variable.tensor));
+            let group = Group { decoder: variable.name.starts_with("decoder."), decays: variable.role == Role::Weight };
+            let (name, parameter) = (variable.name.clone(), variable.tensor.shallow_clone());
             Slot { name, group, offset: 0, size, strides, bucket: 0, parameter }
         })
         .collect()
@@ -127,9 +129,9 @@ fn dense_strides(tensor: &Tensor) -> Vec<i64> {
     if dense { strides } else { tensor.contiguous().stride() }
 }
 
-/// Gives every slot its bucket and offset; returns the buckets and the runs.
-fn lay_out(slots: &mut [Slot], bucket_bytes: usize) -> (Vec<Range<i64>>, Runs) {
-    let (mut buckets, mut runs, mut offset) = (Vec::new(), Vec::<(Group, Range<i64>)>::new(), 0);
+/// Gives every slot its bucket and offset; returns the buckets and the spans.
+fn lay_out(slots: &mut [Slot], bucket_bytes: usize) -> (Vec<Range<i64>>, Spans) {
+    let (mut buckets, mut spans, mut offset) = (Vec::new(), Vec::<(Group, Range<i64>)>::new(), 0);
     let sizes: Vec<i64> = slots.iter().map(padded).collect();
     for (bucket, mut indices) in cut(&sizes, (bucket_bytes / 4).max(1) as i64).into_iter().enumerate() {
         indices.sort_by_key(|&index| slots[index].group);
@@ -138,14 +140,14 @@ fn lay_out(slots: &mut [Slot], bucket_bytes: usize) -> (Vec<Range<i64>>, Runs) {
             let slot = &mut slots[index];
             (slot.bucket, slot.offset) = (bucket, offset);
             offset += sizes[index];
-            match runs.last_mut() {
+            match spans.last_mut() {
                 Some((group, range)) if *group == slot.group => range.end = offset,
-                _ => runs.push((slot.group, slot.offset..offset)),
+                _ => spans.push((slot.group, slot.offset..offset)),
             }
         }
         buckets.push(start..offset);
     }
-    (buckets, runs)
+    (buckets, spans)
 }
 
 /// Values that a slot takes in the flat memory.

@@ -21,14 +21,14 @@ const EPS: f64 = 1e-8;
 /// The optimizer of a network's encoder and decoder.
 pub struct Optimizer {
     groups: Vec<Views>,
-    states: Vec<State>,
+    states: Vec<Moment>,
     rule: Optim,
     beta1: f64,
     weight_decay: f64,
     updates: u64,
 }
 
-/// One group's runs of every flat tensor.
+/// One group's spans of every flat tensor.
 struct Views {
     group: Group,
     parameters: Vec<Tensor>,
@@ -37,7 +37,7 @@ struct Views {
 }
 
 /// One value for every parameter value.
-struct State {
+struct Moment {
     /// Name and view of every parameter's part, in the order of the network.
     named: Vec<(String, Tensor)>,
     values: Tensor,
@@ -50,15 +50,15 @@ impl Optimizer {
             Optim::SGD => &["momentum"],
             Optim::AdamW => &["exp_avg", "exp_avg_sq"],
         };
-        let states: Vec<State> = names
+        let states: Vec<Moment> = names
             .iter()
             .map(|kind| {
                 let values = flat.zeros();
                 let named = |slot: &Slot| (format!("{kind}.{}", slot.name), slot.view(&values));
-                State { named: flat.slots.iter().map(named).collect(), values }
+                Moment { named: flat.slots.iter().map(named).collect(), values }
             })
             .collect();
-        let mut kinds: Vec<Group> = flat.runs.iter().map(|(group, _)| *group).collect();
+        let mut kinds: Vec<Group> = flat.spans.iter().map(|(group, _)| *group).collect();
         kinds.sort();
         kinds.dedup();
         let groups = kinds.into_iter().map(|group| Views::new(flat, group, &states)).collect();
@@ -107,16 +107,16 @@ impl Optimizer {
 }
 
 impl Views {
-    fn new(flat: &Flat, group: Group, states: &[State]) -> Views {
-        let runs = |values: &Tensor| -> Vec<Tensor> {
-            let own = flat.runs.iter().filter(|(of, _)| *of == group);
-            own.map(|(_, run)| values.narrow(0, run.start, run.end - run.start)).collect()
+    fn new(flat: &Flat, group: Group, states: &[Moment]) -> Views {
+        let spans = |values: &Tensor| -> Vec<Tensor> {
+            let own = flat.spans.iter().filter(|(of, _)| *of == group);
+            own.map(|(_, span)| values.narrow(0, span.start, span.end - span.start)).collect()
         };
         Views {
             group,
-            parameters: runs(&flat.parameters),
-            gradients: runs(&flat.gradients),
-            states: states.iter().map(|state| runs(&state.values)).collect(),
+            parameters: spans(&flat.parameters),
+            gradients: spans(&flat.gradients),
+            states: states.iter().map(|state| spans(&state.values)).collect(),
         }
     }
 }

@@ -76,7 +76,7 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
     let images: Vec<PathBuf> = serde_json::from_slice(&found)?;
     let build = || Network::blank(job.model, job.dataset.num_class, job.device).map_err(BadInput::new);
     let network = agree::agree(comm, build().map_err(Into::into))?;
-    let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, wish: job.checkpoint };
+    let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, requested: job.checkpoint };
     let origin = weights_choice::load(&choice, job.model, &network, comm)?;
     if comm.is_root() {
         eprintln!("weights: {origin}");
@@ -86,7 +86,7 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
     let mine: Vec<&PathBuf> = images.iter().skip(comm.rank()).step_by(comm.size()).collect();
     let skipped = agree::agree(comm, predictor.predict_all(&network, &mine, comm.is_root()))?;
     let mut skipped = [skipped];
-    comm.sum_i64(&mut skipped)?;
+    comm.all_reduce_i64(&mut skipped)?;
     if comm.is_root() {
         let (labelled, out) = (images.len() as i64 - skipped[0], job.out.display());
         println!("{labelled} of {} images labelled in {out}", images.len());

@@ -142,7 +142,7 @@ impl Moments {
         let values = std::iter::once(&mine.count).chain(&mine.mean).chain(&mine.m2);
         let bytes: Vec<u8> = values.flat_map(|value| value.to_le_bytes()).collect();
         let mut all = Moments { count: 0.0, mean: vec![0.0; channels], m2: vec![0.0; channels] };
-        for (rank, part) in comm.gather(&bytes)?.iter().enumerate() {
+        for (rank, part) in comm.all_gather(&bytes)?.iter().enumerate() {
             if part.len() != bytes.len() {
                 return Err(SyncError::Channels(rank));
             }
@@ -212,7 +212,7 @@ impl Backward {
         let channels = self.weight.size()[0];
         let own = Tensor::cat(&[&sum_dy, &sum_dy_xhat], 0).to_kind(Kind::Double);
         let mut sums = Vec::<f64>::try_from(own).expect("one-dimensional");
-        self.comm.sum_f64(&mut sums)?;
+        self.comm.all_reduce_f64(&mut sums)?;
         if self.input.numel() == 0 {
             return Ok(vec![self.input.zeros_like(), sum_dy_xhat, sum_dy]);
         }

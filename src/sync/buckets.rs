@@ -5,7 +5,7 @@
 //! every rank, whatever the order in which they fill. With one rank there is no thread and nothing is sent.
 
 use super::transfer::{Transfers, squared_norm};
-use super::{DistConfig, Way, Wire};
+use super::{Backend, DistConfig, Wire};
 use crate::comm::trace::{Lane, Span, Trace};
 use crate::comm::{Comm, CommError};
 use crate::fault;
@@ -32,7 +32,7 @@ pub struct Reducer {
     slots: Vec<(Tensor, Tensor)>,
     buckets: Vec<Tensor>,
     progress: Arc<Mutex<Progress>>,
-    way: Way,
+    backend: Backend,
     wire: Wire,
     worker: Option<Worker>,
 }
@@ -73,7 +73,7 @@ impl Reducer {
     pub fn new(
         flat: &Flat,
         comm: Arc<dyn Comm>,
-        way: Way,
+        backend: Backend,
         config: &DistConfig,
         trace: &Trace,
     ) -> Result<Reducer, TorchError> {
@@ -81,7 +81,7 @@ impl Reducer {
         let buckets: Vec<Tensor> = flat.buckets.iter().map(bucket).collect();
         let mut members = vec![0; buckets.len()];
         flat.slots.iter().for_each(|slot| members[slot.bucket] += 1);
-        let (worker, send) = Worker::start(&buckets, comm, &way, config.wire, trace)?.unzip();
+        let (worker, send) = Worker::start(&buckets, comm, &backend, config.wire, trace)?.unzip();
         let progress = Arc::new(Mutex::new(Progress {
             arrived: vec![false; flat.slots.len()],
             missing: members.clone(),
@@ -97,7 +97,7 @@ impl Reducer {
             collect(index, slot, &flat.gradients, progress.clone())?;
         }
         let slots = flat.slots.iter().map(|slot| (slot.parameter.shallow_clone(), slot.view(&flat.gradients)));
-        Ok(Reducer { slots: slots.collect(), buckets, progress, way, wire: config.wire, worker })
+        Ok(Reducer { slots: slots.collect(), buckets, progress, backend, wire: config.wire, worker })
     }
 
     /// Ends the communication thread. What it was sending must be done, or fail.
@@ -113,7 +113,7 @@ impl Reducer {
     /// Goes on over `comm` after [`Reducer::disconnect`], with the step that was under way forgotten.
     pub fn reconnect(&mut self, comm: Arc<dyn Comm>) -> Result<(), TorchError> {
         let mut progress = lock(&self.progress);
-        let (worker, send) = Worker::start(&self.buckets, comm, &self.way, self.wire, &progress.trace)?.unzip();
+        let (worker, send) = Worker::start(&self.buckets, comm, &self.backend, self.wire, &progress.trace)?.unzip();
         (progress.send, progress.next, progress.armed) = (send, 0, false);
         drop(progress);
         self.worker = worker;
@@ -218,7 +218,7 @@ impl Worker {
     fn start(
         buckets: &[Tensor],
         comm: Arc<dyn Comm>,
-        way: &Way,
+        backend: &Backend,
         wire: Wire,
         trace: &Trace,
     ) -> Result<Option<(Worker, Sender<Filled>)>, TorchError> {
@@ -228,7 +228,7 @@ impl Worker {
         let rank = comm.rank();
         let (send, receive) = channel::<Filled>();
         let (report, done) = channel();
-        let mut transfers = Transfers::new(buckets, comm, way.clone(), wire)?;
+        let mut transfers = Transfers::new(buckets, comm, backend.clone(), wire)?;
         let trace = trace.clone();
         let work = move || {
             for (bucket, waits, full) in receive {

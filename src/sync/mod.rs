@@ -6,7 +6,7 @@ pub mod replicas;
 mod transfer;
 pub mod transport;
 
-pub use transfer::Way;
+pub use transfer::Backend;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

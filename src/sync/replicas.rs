@@ -1,7 +1,7 @@
 //! Every rank holds the same tensors: made so at the start, and checked on request.
 
 use crate::comm::{Comm, CommError};
-use crate::model::layers::Entry;
+use crate::model::layers::Variable;
 use tch::{Device, Tensor};
 
 /// Copies rank 0's values over everyone's.
@@ -21,16 +21,16 @@ pub fn broadcast<'a>(comm: &dyn Comm, tensors: impl Iterator<Item = &'a Tensor>)
 }
 
 /// Compares every tensor over the ranks; the text names the first that differs, and the ranks that differ from rank 0.
-pub fn difference(comm: &dyn Comm, entries: &[Entry]) -> Result<Option<String>, CommError> {
+pub fn difference(comm: &dyn Comm, variables: &[Variable]) -> Result<Option<String>, CommError> {
     let sums: Vec<u8> =
-        entries.iter().flat_map(|entry| crc32fast::hash(&to_bytes(&entry.tensor)).to_le_bytes()).collect();
-    let all = comm.gather(&sums)?;
-    for (index, entry) in entries.iter().enumerate() {
+        variables.iter().flat_map(|variable| crc32fast::hash(&to_bytes(&variable.tensor)).to_le_bytes()).collect();
+    let all = comm.all_gather(&sums)?;
+    for (index, variable) in variables.iter().enumerate() {
         let sum = |rank: &Vec<u8>| rank.get(4 * index..4 * index + 4).map(<[u8]>::to_vec);
         let differing: Vec<String> =
             (1..all.len()).filter(|&rank| sum(&all[rank]) != sum(&all[0])).map(|rank| format!("rank {rank}")).collect();
         if !differing.is_empty() {
-            return Ok(Some(format!("{} differs from rank 0's on {}", entry.name, differing.join(", "))));
+            return Ok(Some(format!("{} differs from rank 0's on {}", variable.name, differing.join(", "))));
         }
     }
     Ok(None)
@@ -50,21 +50,21 @@ mod tests {
     use crate::comm::threads;
     use crate::model::layers::Role;
 
-    fn entries(values: [f32; 3]) -> Vec<Entry> {
+    fn variables(values: [f32; 3]) -> Vec<Variable> {
         let tensor = Tensor::from_slice(&values);
         let other = Tensor::from_slice(&[1i64]);
         vec![
-            Entry { name: "decoder.count".into(), tensor: other, role: Role::Buffer },
-            Entry { name: "decoder.bias".into(), tensor, role: Role::NoDecay },
+            Variable { name: "decoder.count".into(), tensor: other, role: Role::Buffer },
+            Variable { name: "decoder.bias".into(), tensor, role: Role::NoDecay },
         ]
     }
 
     #[test]
     fn after_a_broadcast_all_ranks_hold_rank_0s_values() {
         let differences = threads::run(3, |comm| {
-            let mine = entries([comm.rank() as f32, 2.0, f32::NAN]);
+            let mine = variables([comm.rank() as f32, 2.0, f32::NAN]);
             let before = difference(&*comm, &mine).expect("no rank leaves");
-            broadcast(&*comm, mine.iter().map(|entry| &entry.tensor)).expect("no rank leaves");
+            broadcast(&*comm, mine.iter().map(|variable| &variable.tensor)).expect("no rank leaves");
             (before, difference(&*comm, &mine).expect("no rank leaves"))
         });
         for (before, after) in differences {

@@ -16,7 +16,7 @@ const MESSAGE: usize = 1 << 28;
 
 /// How gradients go from rank to rank; [`super::transport::choose`] finds the best.
 #[derive(Clone)]
-pub enum Way {
+pub enum Backend {
     /// Through the memory of the host, which a GPU copies to and from.
     Host,
     /// By an MPI that reads and writes the memory of GPUs.
@@ -25,12 +25,12 @@ pub enum Way {
     Nccl(Arc<Nccl>),
 }
 
-impl Display for Way {
+impl Display for Backend {
     fn fmt(&self, text: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Way::Host => text.write_str("host memory"),
-            Way::CudaMpi => text.write_str("CUDA-aware MPI"),
-            Way::Nccl(nccl) => nccl.fmt(text),
+            Backend::Host => text.write_str("host memory"),
+            Backend::CudaMpi => text.write_str("CUDA-aware MPI"),
+            Backend::Nccl(nccl) => nccl.fmt(text),
         }
     }
 }
@@ -38,7 +38,7 @@ impl Display for Way {
 /// All buckets of a network on their way. One thread uses it, and on a GPU a stream of its own.
 pub struct Transfers {
     comm: Arc<dyn Comm>,
-    way: Way,
+    backend: Backend,
     wire: Wire,
     device: Device,
     stream: Stream,
@@ -61,14 +61,14 @@ enum Squares {
 
 impl Transfers {
     /// `buckets`: one-dimensional, f32, all on one device; their memory is shared.
-    pub fn new(buckets: &[Tensor], comm: Arc<dyn Comm>, way: Way, wire: Wire) -> Result<Transfers, TorchError> {
+    pub fn new(buckets: &[Tensor], comm: Arc<dyn Comm>, backend: Backend, wire: Wire) -> Result<Transfers, TorchError> {
         let device = buckets.first().map_or(Device::Cpu, Tensor::device);
-        let staged = device.is_cuda() && matches!(way, Way::Host);
+        let staged = device.is_cuda() && matches!(backend, Backend::Host);
         let pinned = |values: &Tensor| Tensor::zeros(values.size(), (Kind::Float, Device::Cpu)).pin_memory(device);
         let bucket =
             |values: &Tensor| Bucket { values: values.shallow_clone(), staging: staged.then(|| pinned(values)) };
         let buckets = buckets.iter().map(bucket).collect();
-        Ok(Transfers { comm, way, wire, device, stream: Stream::new(device)?, buckets, squares: Vec::new() })
+        Ok(Transfers { comm, backend, wire, device, stream: Stream::new(device)?, buckets, squares: Vec::new() })
     }
 
     /// What this rank sends of a bucket.
@@ -92,30 +92,30 @@ impl Transfers {
         let Bucket { values, staging } = &mut self.buckets[bucket];
         self.stream.enter().map_err(failed("cudaSetDevice", rank))?;
         filled.hold(&self.stream).map_err(failed("cudaStreamWaitEvent", rank))?;
-        match (&self.way, staging) {
-            (Way::Host, None) => {
+        match (&self.backend, staging) {
+            (Backend::Host, None) => {
                 sum_host(values, self.wire, comm)?;
                 return Ok(Squares::Known(squared_norm(values)));
             }
-            (Way::Host, Some(staging)) => {
+            (Backend::Host, Some(staging)) => {
                 // Both copies are done when they return.
                 staging.copy_(values);
                 sum_host(staging, self.wire, comm)?;
                 values.copy_(staging);
                 return Ok(Squares::Known(squared_norm(staging)));
             }
-            (Way::CudaMpi, _) => {
+            (Backend::CudaMpi, _) => {
                 // MPI knows nothing of streams.
                 filled.wait().map_err(failed("cudaEventQuery", rank))?;
-                comm.sum_device(device_values(values))?;
+                comm.all_reduce_device(device_values(values))?;
             }
-            (Way::Nccl(nccl), _) => nccl.sum(values, &self.stream)?,
+            (Backend::Nccl(nccl), _) => nccl.sum(values, &self.stream)?,
         }
         squares_on_device(values).map(Squares::OnDevice).map_err(failed("squared norm", rank))
     }
 
     fn finish(&mut self) -> Result<f64, CommError> {
-        if let Way::Nccl(nccl) = &self.way {
+        if let Backend::Nccl(nccl) = &self.backend {
             let all = Event::record(self.device).map_err(failed("cudaEventRecord", self.comm.rank()))?;
             nccl.wait(&all)?;
         }
@@ -124,7 +124,7 @@ impl Transfers {
             Squares::OnDevice(number) => number.double_value(&[]),
         };
         let squared_norm: f64 = self.squares.drain(..).map(number).sum();
-        if matches!(self.way, Way::Host) {
+        if matches!(self.backend, Backend::Host) {
             return Ok(squared_norm);
         }
         // GPUs of two kinds may add up in two orders: rank 0's is everyone's.
@@ -135,7 +135,7 @@ impl Transfers {
 
     /// After a failure: has the GPU wait for no other rank any more.
     pub fn abort(&self) {
-        if let Way::Nccl(nccl) = &self.way {
+        if let Backend::Nccl(nccl) = &self.backend {
             nccl.abort();
         }
     }
@@ -144,7 +144,7 @@ impl Transfers {
 fn sum_host(values: &mut Tensor, wire: Wire, comm: &dyn Comm) -> Result<(), CommError> {
     for chunk in f32_slice(values).chunks_mut(MESSAGE / comm.size()) {
         match wire {
-            Wire::F32 => comm.sum_f32(chunk)?,
+            Wire::F32 => comm.all_reduce_f32(chunk)?,
             Wire::Bf16 => sum_bf16(chunk, comm)?,
         }
     }
@@ -159,12 +159,12 @@ fn sum_bf16(values: &mut [f32], comm: &dyn Comm) -> Result<(), CommError> {
     let part = 2 * values.len().div_ceil(comm.size());
     let mut bytes = to_bf16(values);
     bytes.resize(part * comm.size(), 0);
-    let received = comm.exchange(&bytes)?;
+    let received = comm.all_to_all(&bytes)?;
     let mut sum = vec![0f32; part / 2];
     for bytes in received.chunks_exact(part) {
         sum.iter_mut().zip(from_bf16(bytes)).for_each(|(sum, value)| *sum += value);
     }
-    let parts = comm.gather(&to_bf16(&sum))?;
+    let parts = comm.all_gather(&to_bf16(&sum))?;
     values.iter_mut().zip(parts.iter().flat_map(|bytes| from_bf16(bytes))).for_each(|(value, sum)| *value = sum);
     Ok(())
 }

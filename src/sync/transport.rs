@@ -2,7 +2,7 @@
 //!
 //! Every rank takes the same decision, from what all of them have told each other.
 
-use super::transfer::Way;
+use super::transfer::Backend;
 use super::{DistConfig, Transport, Wire};
 use crate::comm::device::cuda_aware;
 use crate::comm::{Comm, CommError, agree, hostname};
@@ -29,16 +29,16 @@ struct Refusal {
 ///
 /// # Errors
 /// On every rank the same line, where a way that was asked for by name does not work.
-pub fn choose(comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Way> {
-    let (wish, name) = (dist.transport, name(dist.transport));
-    if wish == Transport::Host || comm.size() == 1 && device.is_cuda() {
-        return Ok(say(comm, Way::Host, ""));
+pub fn choose(comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Backend> {
+    let (requested, name) = (dist.transport, name(dist.transport));
+    if requested == Transport::Host || comm.size() == 1 && device.is_cuda() {
+        return Ok(say(comm, Backend::Host, ""));
     }
-    let seats = seats(comm, device)?;
-    let refusal = match refusal(wish, &seats, dist) {
+    let devices = devices(comm, device)?;
+    let refusal = match refusal(requested, &devices, dist) {
         Some(refusal) => refusal,
-        None => match attempt(wish, comm, device, dist) {
-            Ok(way) => return Ok(say(comm, way, "")),
+        None => match attempt(requested, comm, device, dist) {
+            Ok(backend) => return Ok(say(comm, backend, "")),
             Err(error) if error.is::<Agreed>() => {
                 Refusal { cause: format!("does not work: {error}"), remedy: "see segdist doctor, or " }
             }
@@ -46,17 +46,17 @@ pub fn choose(comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Res
         },
     };
     let Refusal { cause, remedy } = refusal;
-    if wish == Transport::Auto {
-        let on_gpus = seats.iter().any(|seat| !seat.is_empty());
-        return Ok(say(comm, Way::Host, &if on_gpus { format!(": {name} {cause}") } else { String::new() }));
+    if requested == Transport::Auto {
+        let on_gpus = devices.iter().any(|device_name| !device_name.is_empty());
+        return Ok(say(comm, Backend::Host, &if on_gpus { format!(": {name} {cause}") } else { String::new() }));
     }
     let message = format!("DIST.transport {name} {cause}: {remedy}set DIST.transport auto");
     agree::agree(comm, Err(BadInput(message).into()))
 }
 
 /// What messages call it; auto tries nccl.
-fn name(wish: Transport) -> &'static str {
-    match wish {
+fn name(requested: Transport) -> &'static str {
+    match requested {
         Transport::Host => "host",
         Transport::CudaMpi => "cuda_mpi",
         Transport::Auto | Transport::Nccl => "nccl",
@@ -64,16 +64,16 @@ fn name(wish: Transport) -> &'static str {
 }
 
 /// Tells the user, where there is anyone to send to.
-fn say(comm: &dyn Comm, way: Way, reason: &str) -> Way {
+fn say(comm: &dyn Comm, backend: Backend, reason: &str) -> Backend {
     if comm.is_root() && comm.size() > 1 {
-        log::info!("gradients are summed by way of {way}{reason}");
+        log::info!("gradients are summed by way of {backend}{reason}");
     }
-    way
+    backend
 }
 
 /// Every rank's GPU, by rank; empty for one that computes on the CPU.
-fn seats(comm: &dyn Comm, device: Device) -> Result<Vec<String>, CommError> {
-    let seat = match device {
+fn devices(comm: &dyn Comm, device: Device) -> Result<Vec<String>, CommError> {
+    let device_name = match device {
         Device::Cuda(index) => {
             // Launchers may show each rank another GPU as number 0.
             let visible = std::env::var("CUDA_VISIBLE_DEVICES").map_or(String::new(), |list| format!(" of {list}"));
@@ -81,47 +81,51 @@ fn seats(comm: &dyn Comm, device: Device) -> Result<Vec<String>, CommError> {
         }
         _ => String::new(),
     };
-    Ok(comm.gather(seat.as_bytes())?.iter().map(|seat| String::from_utf8_lossy(seat).into()).collect())
+    Ok(comm
+        .all_gather(device_name.as_bytes())?
+        .iter()
+        .map(|device_name| String::from_utf8_lossy(device_name).into())
+        .collect())
 }
 
 /// What speaks against a way before it is tried.
-fn refusal(wish: Transport, seats: &[String], dist: &DistConfig) -> Option<Refusal> {
+fn refusal(requested: Transport, devices: &[String], dist: &DistConfig) -> Option<Refusal> {
     let refuse = |cause: String, remedy| Some(Refusal { cause, remedy });
-    if let Some(rank) = seats.iter().position(String::is_empty) {
+    if let Some(rank) = devices.iter().position(String::is_empty) {
         return refuse(format!("sums the memory of GPUs, and rank {rank} computes on the CPU"), "");
     }
     if dist.wire != Wire::F32 {
         return refuse("sends f32, and DIST.wire is bf16".into(), "set DIST.wire f32, or ");
     }
-    if wish == Transport::CudaMpi {
+    if requested == Transport::CudaMpi {
         return None;
     }
     if dist.elastic {
         return refuse("ends with the first rank that dies, and DIST.elastic is True".into(), "");
     }
-    let shared = (0..seats.len()).find_map(|rank| {
-        let other = seats[..rank].iter().position(|seat| *seat == seats[rank])?;
-        Some(format!("needs a GPU for every rank, and rank {other} and rank {rank} share {}", seats[rank]))
+    let shared = (0..devices.len()).find_map(|rank| {
+        let other = devices[..rank].iter().position(|device_name| *device_name == devices[rank])?;
+        Some(format!("needs a GPU for every rank, and rank {other} and rank {rank} share {}", devices[rank]))
     });
     shared.and_then(|cause| refuse(cause, "start one rank a GPU, or "))
 }
 
 /// Makes a way ready and tests it. What fails on any rank is an [`Agreed`] error of all.
-fn attempt(wish: Transport, comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Way> {
-    if wish == Transport::CudaMpi { cuda_mpi(comm, device) } else { nccl(comm, device, dist.start_timeout_s) }
+fn attempt(requested: Transport, comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Backend> {
+    if requested == Transport::CudaMpi { cuda_mpi(comm, device) } else { nccl(comm, device, dist.start_timeout_s) }
 }
 
-fn cuda_mpi(comm: &dyn Comm, device: Device) -> anyhow::Result<Way> {
+fn cuda_mpi(comm: &dyn Comm, device: Device) -> anyhow::Result<Backend> {
     agree::agree(comm, cuda_aware().map_err(anyhow::Error::msg))?;
     let right = sums_are_right(comm.rank(), comm.size(), device, |values| {
         Event::record(device)?.wait()?;
-        Ok(comm.sum_device(device_values(values))?)
+        Ok(comm.all_reduce_device(device_values(values))?)
     });
     agree::agree(comm, right)?;
-    Ok(Way::CudaMpi)
+    Ok(Backend::CudaMpi)
 }
 
-fn nccl(comm: &dyn Comm, device: Device, limit_s: f64) -> anyhow::Result<Way> {
+fn nccl(comm: &dyn Comm, device: Device, limit_s: f64) -> anyhow::Result<Backend> {
     let library = agree::agree(comm, Library::load().map_err(anyhow::Error::msg))?;
     let id = agree::from_root(comm, || Ok(library.unique_id()?.as_bytes().to_vec()))?;
     let id = UniqueId::from_bytes(&id).context("rank 0 sent an id of another length")?;
@@ -137,7 +141,7 @@ fn nccl(comm: &dyn Comm, device: Device, limit_s: f64) -> anyhow::Result<Way> {
     });
     // Where it fails on one rank, the GPUs of the others may wait for it.
     agree::agree(comm, right).inspect_err(|_| nccl.abort())?;
-    Ok(Way::Nccl(nccl))
+    Ok(Backend::Nccl(nccl))
 }
 
 /// What `work` comes to within `seconds` on a thread and a stream of its own. Where a rank is missing it hangs, and is
@@ -184,9 +188,9 @@ mod tests {
     use crate::comm::threads;
     use crate::fault;
 
-    fn cause(wish: Transport, seats: &[&str], dist: &DistConfig) -> Option<String> {
-        let seats: Vec<String> = seats.iter().map(|seat| seat.to_string()).collect();
-        refusal(wish, &seats, dist).map(|refusal| refusal.cause)
+    fn cause(requested: Transport, devices: &[&str], dist: &DistConfig) -> Option<String> {
+        let devices: Vec<String> = devices.iter().map(|device_name| device_name.to_string()).collect();
+        refusal(requested, &devices, dist).map(|refusal| refusal.cause)
     }
 
     #[test]
@@ -215,11 +219,11 @@ mod tests {
         let on_cpu = |transport| {
             threads::run(2, move |comm| {
                 let dist = DistConfig { transport, ..DistConfig::default() };
-                choose(&*comm, Device::Cpu, &dist).map(|way| way.to_string())
+                choose(&*comm, Device::Cpu, &dist).map(|backend| backend.to_string())
             })
         };
         for transport in [Transport::Auto, Transport::Host] {
-            assert!(on_cpu(transport).iter().all(|way| matches!(way, Ok(name) if name == "host memory")));
+            assert!(on_cpu(transport).iter().all(|backend| matches!(backend, Ok(name) if name == "host memory")));
         }
         for (transport, name) in [(Transport::Nccl, "nccl"), (Transport::CudaMpi, "cuda_mpi")] {
             let expected = format!(
@@ -236,7 +240,7 @@ mod tests {
         let test = |ranks, wrong: bool| {
             threads::run(ranks, move |comm| {
                 sums_are_right(comm.rank(), comm.size(), Device::Cpu, |values| {
-                    comm.sum_f32(crate::torch::memory::f32_slice(values))?;
+                    comm.all_reduce_f32(crate::torch::memory::f32_slice(values))?;
                     if wrong {
                         let _ = values.get(values.size()[0] - 1).fill_(-1.0);
                     }

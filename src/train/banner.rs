@@ -19,9 +19,9 @@ pub fn table(
 ) -> Result<String, CommError> {
     let mine = format!("{} {:?}, {} threads", place.host, place.device, place.threads);
     let places: Vec<String> =
-        comm.gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
-    let trained = network.store.entries.iter().filter(|entry| entry.role != Role::Buffer);
-    let parameters: usize = trained.map(|entry| entry.tensor.numel()).sum();
+        comm.all_gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
+    let trained = network.store.variables.iter().filter(|variable| variable.role != Role::Buffer);
+    let parameters: usize = trained.map(|variable| variable.tensor.numel()).sum();
     let train = job.train;
     let (total, first) = (train.total_steps(), beginning.step);
     let mut table = Table::new();

@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
         }
         let me = regroup::name(&**comm);
         Ok(Run {
-            members: regroup::gather(&**comm, &me)?,
+            members: regroup::all_gather_text(&**comm, &me)?,
             me,
             watchdog: start::watchdog(job, comm, &journal)?,
             was_finished: state.scores.iter().any(|score| score.step == job.train.total_steps()),
@@ -248,8 +248,8 @@ impl<'a> Run<'a> {
         }
         let every = self.job.dist.check_replicas;
         if every > 0 && update.step.is_multiple_of(every) {
-            let entries = &self.trainer.network.store.entries;
-            if let Some(text) = replicas::difference(&*self.comm, entries)? {
+            let variables = &self.trainer.network.store.variables;
+            if let Some(text) = replicas::difference(&*self.comm, variables)? {
                 return Err(Agreed { message: format!("step {}: {text}", update.step), code: 1 }.into());
             }
         }
@@ -260,7 +260,7 @@ impl<'a> Run<'a> {
     fn refuse(&mut self, update: &Update) -> anyhow::Result<()> {
         let names: Vec<&str> = update.samples.iter().map(|&index| self.data.train.name(index as usize)).collect();
         let mine = if update.loss.is_finite() { String::new() } else { names.join(", ") };
-        let all = self.comm.gather(mine.as_bytes())?;
+        let all = self.comm.all_gather(mine.as_bytes())?;
         let blamed = all.iter().enumerate().find(|(_, names)| !names.is_empty());
         let cause = match blamed {
             Some((rank, names)) => {

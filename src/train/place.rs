@@ -41,7 +41,7 @@ impl Place {
 fn threads(comm: &dyn Comm) -> anyhow::Result<usize> {
     let cores = comm::cores();
     let mine = format!("{} {cores:?}", comm::hostname());
-    let sharers = comm.gather(mine.as_bytes())?.iter().filter(|other| other.as_slice() == mine.as_bytes()).count();
+    let sharers = comm.all_gather(mine.as_bytes())?.iter().filter(|other| other.as_slice() == mine.as_bytes()).count();
     let wished = std::env::var("OMP_NUM_THREADS").ok().and_then(|text| text.parse().ok()).filter(|&count| count > 0);
     Ok(wished.unwrap_or((cores.len() / sharers).max(1)))
 }

@@ -2,7 +2,7 @@
 
 use super::Job;
 use super::trainer::{Shown, Trainer, Update};
-use crate::checkpoint::{CheckpointConfig, Outcome, Saver, State};
+use crate::checkpoint::{CheckpointConfig, SaveReport, Saver, State};
 use crate::eval;
 use crate::report::board::Board;
 use crate::report::history::History;
@@ -166,8 +166,9 @@ impl Recorder {
             loss_scale_steps: trainer.scale.good(),
             ..state.clone()
         };
-        let entries = &trainer.network.store.entries;
-        let model: Vec<_> = entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
+        let variables = &trainer.network.store.variables;
+        let model: Vec<_> =
+            variables.iter().map(|variable| (variable.name.clone(), variable.tensor.shallow_clone())).collect();
         trainer.copying = Some(self.saver.save(state, &model, &trainer.optimizer.state()));
         self.last_save = Instant::now();
     }
@@ -190,7 +191,7 @@ impl Recorder {
         Ok(())
     }
 
-    fn saved(&mut self, outcome: &Outcome) -> anyhow::Result<()> {
+    fn saved(&mut self, outcome: &SaveReport) -> anyhow::Result<()> {
         let times = json!({
             "stopped_s": outcome.stopped_s, "waited_s": outcome.waited_s, "write_s": outcome.write_s,
             "bytes": outcome.bytes, "error": outcome.error,

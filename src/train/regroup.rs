@@ -20,8 +20,8 @@ pub fn name(comm: &dyn Comm) -> String {
 }
 
 /// Everyone's text, by rank.
-pub fn gather(comm: &dyn Comm, text: &str) -> Result<Vec<String>, CommError> {
-    Ok(comm.gather(text.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect())
+pub fn all_gather_text(comm: &dyn Comm, text: &str) -> Result<Vec<String>, CommError> {
+    Ok(comm.all_gather(text.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect())
 }
 
 /// The failure between ranks behind an error that the living may go on after.
@@ -64,7 +64,7 @@ impl Run<'_> {
         self.trainer.network.discard_statistics();
         self.comm.shrink()?;
 
-        let left = gather(&*self.comm, &self.me)?;
+        let left = all_gather_text(&*self.comm, &self.me)?;
         let lost: Vec<&str> = self.members.iter().filter(|one| !left.contains(one)).map(String::as_str).collect();
         if self.comm.is_root() {
             log::warn!("{} died", lost.join(", "));
@@ -73,9 +73,9 @@ impl Run<'_> {
         self.members = left;
         self.state.ranks = self.comm.size();
         let steps = [("finished updates".to_owned(), self.trainer.step.to_string())];
-        handshake::agree(&*self.comm, &steps)?;
+        handshake::compare(&*self.comm, &steps)?;
         let mut unfinished = [i64::from(self.unfinished || new_root)];
-        self.comm.sum_i64(&mut unfinished)?;
+        self.comm.all_reduce_i64(&mut unfinished)?;
         self.unfinished = unfinished[0] > 0 && self.last.is_some();
 
         let channel = |lane| anyhow::Ok(self.journal.channel(self.comm.duplicate()?, lane));

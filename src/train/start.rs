@@ -207,7 +207,7 @@ pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -
         }
         Ok(Vec::new())
     })?;
-    replicas::broadcast(comm, network.store.entries.iter().map(|entry| &entry.tensor))?;
+    replicas::broadcast(comm, network.store.variables.iter().map(|variable| &variable.tensor))?;
     if beginning.checkpoint.is_some() {
         replicas::broadcast(comm, optimizer.state().iter().map(|(_, tensor)| tensor))?;
     }
@@ -228,7 +228,12 @@ fn initial(job: &Job) -> ModelConfig {
 /// Copies a checkpoint's tensors into network and optimizer; both must be the ones it was made of.
 fn restore(path: &Path, network: &Network, optimizer: &Optimizer) -> anyhow::Result<()> {
     let loaded = checkpoint::load(path)?;
-    let model = network.store.entries.iter().map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect();
+    let model = network
+        .store
+        .variables
+        .iter()
+        .map(|variable| (variable.name.clone(), variable.tensor.shallow_clone()))
+        .collect();
     for (targets, saved) in [(model, loaded.model), (optimizer.state(), loaded.optimizer)] {
         let saved: BTreeMap<String, Tensor> = saved.into_iter().collect();
         for (name, target) in targets {
@@ -249,8 +254,12 @@ pub fn shake_hands(
     network: &Network,
     comm: &dyn Comm,
 ) -> anyhow::Result<()> {
-    let shapes: String =
-        network.store.entries.iter().map(|entry| format!("{} {:?}\n", entry.name, entry.tensor.size())).collect();
+    let shapes: String = network
+        .store
+        .variables
+        .iter()
+        .map(|variable| format!("{} {:?}\n", variable.name, variable.tensor.size()))
+        .collect();
     let facts = [
         ("version of segdist", env!("CARGO_PKG_VERSION").to_owned()),
         ("configuration", job.config.clone()),
@@ -260,7 +269,7 @@ pub fn shake_hands(
         ("first step", beginning.step.to_string()),
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value));
-    agree::agree(comm, handshake::agree(comm, &facts).map_err(|error| BadInput::new(error).into()))
+    agree::agree(comm, handshake::compare(comm, &facts).map_err(|error| BadInput::new(error).into()))
 }
 
 /// Puts the parts together.
@@ -275,10 +284,10 @@ pub fn trainer(
 ) -> anyhow::Result<Trainer> {
     let channel = |lane| anyhow::Ok(journal.channel(comm.duplicate()?, lane));
     let Parts { network, flat, optimizer } = parts;
-    let way = transport::choose(&**comm, place.device, job.dist)?;
+    let backend = transport::choose(&**comm, place.device, job.dist)?;
     let scale = LossScale::new(job.train);
     Ok(Trainer {
-        reducer: Reducer::new(&flat, channel(Lane::Gradients)?, way, job.dist, &journal.trace)?,
+        reducer: Reducer::new(&flat, channel(Lane::Gradients)?, backend, job.dist, &journal.trace)?,
         comm: comm.clone(),
         network,
         optimizer,

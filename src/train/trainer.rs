@@ -153,7 +153,7 @@ impl Trainer {
     fn agree(&self, batch: Result<StepBatch, BadInput>, stop: bool) -> anyhow::Result<(StepBatch, Totals)> {
         let valid = batch.as_ref().map_or(0, valid_labels);
         let mut counts = [valid, stop.into(), batch.is_err().into()];
-        self.comm.sum_i64(&mut counts)?;
+        self.comm.all_reduce_i64(&mut counts)?;
         let [valid, stops, failures] = counts;
         let batch = if failures > 0 { agree::agree(&*self.comm, batch.map_err(Into::into))? } else { batch? };
         Ok((batch, Totals { valid, stop: stops > 0, ..Totals::default() }))
@@ -166,7 +166,7 @@ impl Trainer {
             return Ok((loss, None));
         }
         let mut sums = [loss, totals.correct() as f64];
-        self.comm.sum_f64(&mut sums)?;
+        self.comm.all_reduce_f64(&mut sums)?;
         Ok((loss, Some(Shown { loss: sums[0], accuracy: sums[1] / totals.valid.max(1) as f64 })))
     }
 

@@ -25,7 +25,7 @@ pub fn config(encoder: &str, decoder: &str) -> ModelConfig {
 pub fn network(encoder: &str, decoder: &str) -> Network {
     let network = Network::blank(&config(encoder, decoder), CLASSES as usize, Device::Cpu).unwrap();
     let _guard = tch::no_grad_guard();
-    for entry in &network.store.entries {
+    for entry in &network.store.variables {
         let data = value(&entry.name.replace("_tmp_running", "running"), &entry.tensor.size());
         entry.tensor.shallow_clone().copy_(&data);
     }
@@ -80,7 +80,7 @@ pub fn labels(size: &[i64]) -> Tensor {
 /// The training loss of the fixed batch, averaged over labelled pixels, with deep supervision at 0.4; the scores and
 /// the labels.
 pub fn forward_loss(network: &Network, train: bool) -> (Tensor, Tensor, Tensor) {
-    let kind = network.store.entries[0].tensor.kind();
+    let kind = network.store.variables[0].tensor.kind();
     let logits = network.forward(&images().to_kind(kind), &pass(train));
     let labels = labels(&logits.main.size());
     let valid = labels.ge(0).sum(Kind::Float);

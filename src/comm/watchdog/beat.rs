@@ -60,7 +60,7 @@ impl Beat {
 
 /// Where a rank is and where it listens.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Post {
+pub struct Peer {
     pub host: String,
     pub pid: u32,
     /// Proves that a heartbeat is of this job; rank 0's counts.
@@ -69,21 +69,21 @@ pub struct Post {
     pub port: u16,
 }
 
-impl Post {
+impl Peer {
     /// Everyone's, by rank. Collective.
-    pub fn exchange(comm: &dyn Comm, listener: Option<&TcpListener>) -> Result<Vec<Post>, CommError> {
+    pub fn all_gather(comm: &dyn Comm, listener: Option<&TcpListener>) -> Result<Vec<Peer>, CommError> {
         let port = listener.and_then(|listener| listener.local_addr().ok()).map_or(0, |address| address.port());
         let mut token = [0; 16];
         let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut token));
         let failed = |cause: String| CommError::Failed { call: "watchdog", rank: comm.rank(), cause };
         random.map_err(|cause| failed(format!("/dev/urandom: {cause}")))?;
-        let own = Post { host: comm::hostname(), pid: std::process::id(), token, addresses: addresses(), port };
+        let own = Peer { host: comm::hostname(), pid: std::process::id(), token, addresses: addresses(), port };
         let bytes = serde_json::to_vec(&own).map_err(|cause| failed(cause.to_string()))?;
         let parse = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(|cause| failed(cause.to_string()));
-        comm.gather(&bytes)?.iter().map(parse).collect()
+        comm.all_gather(&bytes)?.iter().map(parse).collect()
     }
 
-    fn connect(&self, from: &Post) -> Option<TcpStream> {
+    fn connect(&self, from: &Peer) -> Option<TcpStream> {
         let here = (self.host == from.host).then_some(Ipv4Addr::LOCALHOST);
         let addresses = here.into_iter().chain(self.addresses.iter().copied());
         let mut connections = addresses
@@ -108,16 +108,16 @@ fn addresses() -> Vec<Ipv4Addr> {
 
 /// The way to the rank that watches this one.
 pub struct Sender {
-    target: Option<(Post, Post)>,
+    target: Option<(Peer, Peer)>,
     token: Token,
     stream: Option<TcpStream>,
 }
 
 impl Sender {
     /// All ranks send to rank 0, rank 0 to rank 1.
-    pub fn new(posts: &[Post], rank: usize) -> Sender {
-        let target = posts.get(usize::from(rank == 0)).map(|post| (post.clone(), posts[rank].clone()));
-        Sender { target, token: posts[0].token, stream: None }
+    pub fn new(peers: &[Peer], rank: usize) -> Sender {
+        let target = peers.get(usize::from(rank == 0)).map(|peer| (peer.clone(), peers[rank].clone()));
+        Sender { target, token: peers[0].token, stream: None }
     }
 
     /// Sends, connecting first if need be. A watcher out of reach is said once and given up.

@@ -10,7 +10,7 @@ mod table;
 
 use super::journal::Journal;
 use super::{Comm, CommError};
-use beat::{Beat, Post, Sender};
+use beat::{Beat, Peer, Sender};
 use std::net::TcpListener;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -72,14 +72,14 @@ impl Watchdog {
         let rank = comm.rank();
         let listener = (rank < 2 && comm.size() > 1).then(|| TcpListener::bind(("0.0.0.0", 0)));
         let listener = listener.transpose().map_err(|cause| failed(rank, cause))?;
-        let posts = Post::exchange(comm, listener.as_ref())?;
+        let peers = Peer::all_gather(comm, listener.as_ref())?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State { step: 0, phase: "start", ticks: 0, stop: false }),
             wake: Condvar::new(),
         });
         // Rank 0 watches everyone, rank 1 watches rank 0 alone.
         let watched: Vec<usize> = match rank {
-            0 => (0..posts.len()).collect(),
+            0 => (0..peers.len()).collect(),
             1 => vec![0],
             _ => Vec::new(),
         };
@@ -87,11 +87,11 @@ impl Watchdog {
             rank,
             shared: shared.clone(),
             inbox: listener
-                .map(|listener| beat::Inbox::new(listener, posts[0].token))
+                .map(|listener| beat::Inbox::new(listener, peers[0].token))
                 .transpose()
                 .map_err(|cause| failed(rank, cause))?,
-            table: Table::new(&posts, watched),
-            sender: Sender::new(&posts, rank),
+            table: Table::new(&peers, watched),
+            sender: Sender::new(&peers, rank),
             limits,
             journal,
             own: Own::default(),

@@ -1,7 +1,7 @@
 //! What is known of every rank, and whom to blame. Pure: time comes in as durations.
 
 use super::Limits;
-use super::beat::{Beat, Post};
+use super::beat::{Beat, Peer};
 use std::time::Duration;
 
 /// A rank whose connection has ended without farewell is given up after this long.
@@ -32,17 +32,17 @@ struct Row {
 
 impl Table {
     /// A table of the ranks `watched`.
-    pub fn new(posts: &[Post], watched: Vec<usize>) -> Table {
+    pub fn new(peers: &[Peer], watched: Vec<usize>) -> Table {
         let row = |rank: usize| Row {
             rank,
-            place: format!("host {}, pid {}", posts[rank].host, posts[rank].pid),
+            place: format!("host {}, pid {}", peers[rank].host, peers[rank].pid),
             last: None,
             silent: Duration::ZERO,
             stuck: Duration::ZERO,
             lost: false,
             finished: false,
         };
-        Table { whole: watched.len() == posts.len(), rows: watched.into_iter().map(row).collect() }
+        Table { whole: watched.len() == peers.len(), rows: watched.into_iter().map(row).collect() }
     }
 
     /// Time has passed.
@@ -116,8 +116,8 @@ mod tests {
     const LIMITS: Limits = Limits { start: Duration::from_secs(300), stall: Duration::from_secs(10), survives: false };
 
     fn table(ranks: usize) -> Table {
-        let post = |rank: usize| Post { host: format!("node{rank}"), pid: 100 + rank as u32, ..Post::default() };
-        Table::new(&(0..ranks).map(post).collect::<Vec<_>>(), (0..ranks).collect())
+        let peer = |rank: usize| Peer { host: format!("node{rank}"), pid: 100 + rank as u32, ..Peer::default() };
+        Table::new(&(0..ranks).map(peer).collect::<Vec<_>>(), (0..ranks).collect())
     }
 
     fn beat(rank: usize, step: u64, ticks: u64) -> Beat {

@@ -1,7 +1,7 @@
 //! C1: one 3 × 3 convolution on the last feature map, then the scores (`C1`, `C1DeepSup` in the reference's models.py).
 
 use super::{Conv2d, ConvNorm, ConvShape, DeepSupervision, Logits, conv3x3};
-use crate::model::layers::Run;
+use crate::model::layers::Context;
 use crate::model::path::Path;
 use tch::Tensor;
 
@@ -24,11 +24,11 @@ impl C1 {
         C1 { cbr, last, deep }
     }
 
-    pub fn forward(&self, maps: &[Tensor], run: &Run) -> Logits {
-        let x = self.cbr.forward_relu(&maps[maps.len() - 1], run);
-        let main = self.last.forward(&x, run);
-        let deep = self.deep.as_ref().filter(|_| run.pass.deep_supervision);
-        let deepsup = deep.map(|head| head.forward(maps, &main, false, run));
+    pub fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
+        let x = self.cbr.forward_relu(&maps[maps.len() - 1], context);
+        let main = self.last.forward(&x, context);
+        let deep = self.deep.as_ref().filter(|_| context.pass.deep_supervision);
+        let deepsup = deep.map(|head| head.forward(maps, &main, false, context));
         Logits { main, deepsup }
     }
 }

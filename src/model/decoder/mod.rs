@@ -5,7 +5,7 @@ mod ppm;
 mod pyramid;
 mod upernet;
 
-use super::layers::{Conv2d, ConvNorm, ConvShape, Run, resize};
+use super::layers::{Context, Conv2d, ConvNorm, ConvShape, resize};
 use super::path::Path;
 use super::{Logits, ModelError};
 use c1::C1;
@@ -88,11 +88,11 @@ impl Decoder {
     }
 
     /// Scores from the encoder's feature maps, finest first.
-    pub fn forward(&self, maps: &[Tensor], run: &Run) -> Logits {
+    pub fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
         match self {
-            Decoder::C1(decoder) => decoder.forward(maps, run),
-            Decoder::Ppm(decoder) => decoder.forward(maps, run),
-            Decoder::UperNet(decoder) => decoder.forward(maps, run),
+            Decoder::C1(decoder) => decoder.forward(maps, context),
+            Decoder::Ppm(decoder) => decoder.forward(maps, context),
+            Decoder::UperNet(decoder) => decoder.forward(maps, context),
         }
     }
 }
@@ -109,12 +109,12 @@ const DEEP_DROPOUT: u64 = 1;
 
 impl DeepSupervision {
     /// Its scores, of the size of `main`; `dropout`: whether channels are dropped before the last layer.
-    fn forward(&self, maps: &[Tensor], main: &Tensor, dropout: bool, run: &Run) -> Tensor {
-        let mut x = self.cbr.forward(&maps[maps.len() - 2], run);
+    fn forward(&self, maps: &[Tensor], main: &Tensor, dropout: bool, context: &Context) -> Tensor {
+        let mut x = self.cbr.forward(&maps[maps.len() - 2], context);
         if dropout {
-            x = run.dropout(DEEP_DROPOUT, x);
+            x = context.dropout(DEEP_DROPOUT, x);
         }
-        let scores = self.last.forward(&x.relu_(), run);
+        let scores = self.last.forward(&x.relu_(), context);
         // Behind an encoder that is not dilated the two maps differ in size, which the reference cannot train.
         match (&scores.size()[2..], &main.size()[2..]) {
             (own, main) if own == main => scores,

@@ -1,7 +1,7 @@
 //! Pyramid pooling (Zhao et al. 2016, arXiv:1612.01105; `PPM`, `PPMDeepsup` in the reference's models.py).
 
 use super::{Conv2d, ConvNorm, ConvShape, DeepSupervision, Logits, MAIN_DROPOUT, conv3x3, pyramid};
-use crate::model::layers::Run;
+use crate::model::layers::Context;
 use crate::model::path::Path;
 use tch::Tensor;
 
@@ -38,14 +38,15 @@ impl Ppm {
         Ppm { pyramid, fuse, last, deep }
     }
 
-    pub fn forward(&self, maps: &[Tensor], run: &Run) -> Logits {
+    pub fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
         let x = &maps[maps.len() - 1];
-        let pool = |(layer, scale): (&ConvNorm, i64)| layer.forward_relu(&x.adaptive_avg_pool2d([scale, scale]), run);
+        let pool =
+            |(layer, scale): (&ConvNorm, i64)| layer.forward_relu(&x.adaptive_avg_pool2d([scale, scale]), context);
         let cells: Vec<Tensor> = self.pyramid.iter().zip(SCALES).map(pool).collect();
-        let fused = self.fuse.forward_by(|weight| pyramid::convolve(weight, x, &cells), run);
-        let main = self.last.forward(&run.dropout(MAIN_DROPOUT, fused).relu_(), run);
-        let deep = self.deep.as_ref().filter(|_| run.pass.deep_supervision);
-        let deepsup = deep.map(|head| head.forward(maps, &main, true, run));
+        let fused = self.fuse.forward_by(|weight| pyramid::convolve(weight, x, &cells), context);
+        let main = self.last.forward(&context.dropout(MAIN_DROPOUT, fused).relu_(), context);
+        let deep = self.deep.as_ref().filter(|_| context.pass.deep_supervision);
+        let deepsup = deep.map(|head| head.forward(maps, &main, true, context));
         Logits { main, deepsup }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::ppm::{SCALES, WIDTH};
 use super::{Conv2d, ConvNorm, ConvShape, Logits, conv3x3, resize};
-use crate::model::layers::Run;
+use crate::model::layers::Context;
 use crate::model::path::Path;
 use tch::Tensor;
 
@@ -35,14 +35,14 @@ impl UperNet {
         UperNet { pyramid, top, laterals, outputs, fuse, last }
     }
 
-    pub fn forward(&self, maps: &[Tensor], run: &Run) -> Logits {
+    pub fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
         let (last, finer) = maps.split_last().expect("every encoder has a feature map");
-        let mut above = self.top(last, run);
+        let mut above = self.top(last, context);
         let mut levels = vec![above.shallow_clone()];
         for ((map, lateral), output) in finer.iter().zip(&self.laterals).zip(&self.outputs).rev() {
             let size = &map.size()[2..];
-            above = resize(&above, size).g_add_(&lateral.forward_relu(map, run));
-            levels.push(output.forward_relu(&above, run));
+            above = resize(&above, size).g_add_(&lateral.forward_relu(map, context));
+            levels.push(output.forward_relu(&above, context));
         }
         drop(above);
         levels.reverse();
@@ -53,17 +53,17 @@ impl UperNet {
         drop(levels);
         let joined = Tensor::cat(&parts, 1);
         drop(parts);
-        let main = self.last.forward(&self.fuse.forward_relu(&joined, run), run);
+        let main = self.last.forward(&self.fuse.forward_relu(&joined, context), context);
         Logits { main, deepsup: None }
     }
 
     /// The last feature map with its surroundings at four scales.
-    fn top(&self, last: &Tensor, run: &Run) -> Tensor {
+    fn top(&self, last: &Tensor, context: &Context) -> Tensor {
         let mut parts = vec![last.shallow_clone()];
         for (layer, scale) in self.pyramid.iter().zip(SCALES) {
             let pooled = last.adaptive_avg_pool2d([scale, scale]);
-            parts.push(layer.forward_resized_relu(&pooled, &last.size()[2..], run));
+            parts.push(layer.forward_resized_relu(&pooled, &last.size()[2..], context));
         }
-        self.top.forward_relu(&Tensor::cat(&parts, 1), run)
+        self.top.forward_relu(&Tensor::cat(&parts, 1), context)
     }
 }

@@ -2,7 +2,7 @@
 //! side, which exchange their maps after every module; the last ones are joined at a quarter of the input.
 
 use super::resnet::{Block, BlockKind};
-use crate::model::layers::{ConvNorm, ConvShape, Run, resize};
+use crate::model::layers::{Context, ConvNorm, ConvShape, resize};
 use crate::model::path::Path;
 use tch::Tensor;
 
@@ -31,8 +31,8 @@ impl Blocks {
         Blocks((0..DEPTH).map(block).collect())
     }
 
-    fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
-        self.0.iter().fold(x.shallow_clone(), |x, block| block.forward(&x, run))
+    fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
+        self.0.iter().fold(x.shallow_clone(), |x, block| block.forward(&x, context))
     }
 }
 
@@ -64,14 +64,14 @@ impl Exchange {
     }
 
     /// `size`: height and width of the target's map.
-    fn forward(&self, x: &Tensor, size: &[i64], run: &Run) -> Tensor {
+    fn forward(&self, x: &Tensor, size: &[i64], context: &Context) -> Tensor {
         match self {
             Exchange::Same => x.shallow_clone(),
-            Exchange::Finer(layer) => resize(&layer.forward(x, run), size),
+            Exchange::Finer(layer) => resize(&layer.forward(x, context), size),
             Exchange::Coarser(layers) => {
                 let (last, inner) = layers.split_last().expect("a coarser branch is at least one step away");
-                let x = inner.iter().fold(x.shallow_clone(), |x, layer| layer.forward_relu(&x, run));
-                last.forward(&x, run)
+                let x = inner.iter().fold(x.shallow_clone(), |x, layer| layer.forward_relu(&x, context));
+                last.forward(&x, context)
             }
         }
     }
@@ -94,11 +94,11 @@ impl Module {
         Module { branches, exchanges: (0..count).map(target).collect() }
     }
 
-    fn forward(&self, maps: &[Tensor], run: &Run) -> Vec<Tensor> {
-        let maps: Vec<Tensor> = self.branches.iter().zip(maps).map(|(branch, x)| branch.forward(x, run)).collect();
+    fn forward(&self, maps: &[Tensor], context: &Context) -> Vec<Tensor> {
+        let maps: Vec<Tensor> = self.branches.iter().zip(maps).map(|(branch, x)| branch.forward(x, context)).collect();
         let target = |(to, sources): (usize, &Vec<Exchange>)| {
             let size = &maps[to].size()[2..];
-            let mut parts = sources.iter().zip(&maps).map(|(exchange, x)| exchange.forward(x, size, run));
+            let mut parts = sources.iter().zip(&maps).map(|(exchange, x)| exchange.forward(x, size, context));
             // The first sum makes a new tensor, as the first part may be a branch's own map.
             let first = parts.next().expect("a module has two branches or more");
             let sum = parts.fold(None, |sum: Option<Tensor>, part| {
@@ -136,12 +136,12 @@ impl Stage {
         Stage { transition, modules }
     }
 
-    fn forward(&self, maps: Vec<Tensor>, run: &Run) -> Vec<Tensor> {
+    fn forward(&self, maps: Vec<Tensor>, context: &Context) -> Vec<Tensor> {
         let coarsest = maps[maps.len() - 1].shallow_clone();
         let kept = self.transition[0].0;
         let mut maps: Vec<Tensor> = maps.into_iter().take(kept).collect();
-        maps.extend(self.transition.iter().map(|(_, layer)| layer.forward_relu(&coarsest, run)));
-        self.modules.iter().fold(maps, |maps, module| module.forward(&maps, run))
+        maps.extend(self.transition.iter().map(|(_, layer)| layer.forward_relu(&coarsest, context)));
+        self.modules.iter().fold(maps, |maps, module| module.forward(&maps, context))
     }
 }
 
@@ -163,10 +163,10 @@ impl HrNet {
         HrNet { stem, layer1, stages: (2..=4).map(stage).collect() }
     }
 
-    pub fn forward(&self, images: &Tensor, run: &Run) -> Vec<Tensor> {
-        let x = self.stem.iter().fold(images.shallow_clone(), |x, layer| layer.forward_relu(&x, run));
-        let maps = vec![self.layer1.forward(&x, run)];
-        let maps = self.stages.iter().fold(maps, |maps, stage| stage.forward(maps, run));
+    pub fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
+        let x = self.stem.iter().fold(images.shallow_clone(), |x, layer| layer.forward_relu(&x, context));
+        let maps = vec![self.layer1.forward(&x, context)];
+        let maps = self.stages.iter().fold(maps, |maps, stage| stage.forward(maps, context));
         let size = &maps[0].size()[2..];
         let joined: Vec<Tensor> =
             maps.iter().enumerate().map(|(i, x)| if i == 0 { x.shallow_clone() } else { resize(x, size) }).collect();

@@ -1,7 +1,7 @@
 //! MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), dilated to an eighth of the input (`MobileNetV2Dilated` in the
 //! reference's models.py).
 
-use crate::model::layers::{ConvNorm, ConvShape, Run};
+use crate::model::layers::{Context, ConvNorm, ConvShape};
 use crate::model::path::Path;
 use tch::Tensor;
 
@@ -40,13 +40,13 @@ impl Block {
         Block { layers, residual: stride == 1 && inputs == outputs }
     }
 
-    fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
+    fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
         let (last, inner) = self.layers.split_last().expect("a block has two or three convolutions");
         let mut y = x.shallow_clone();
         for layer in inner {
-            y = relu6(layer.forward(&y, run));
+            y = relu6(layer.forward(&y, context));
         }
-        y = last.forward(&y, run);
+        y = last.forward(&y, context);
         if self.residual { y.g_add_(x) } else { y }
     }
 }
@@ -91,11 +91,11 @@ impl MobileNetV2 {
         MobileNetV2 { stem, blocks }
     }
 
-    pub fn forward(&self, images: &Tensor, run: &Run) -> Vec<Tensor> {
-        let mut x = relu6(self.stem.forward(images, run));
+    pub fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
+        let mut x = relu6(self.stem.forward(images, context));
         let mut maps = Vec::new();
         for (index, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, run);
+            x = block.forward(&x, context);
             if MAPS.contains(&(index + 1)) {
                 maps.push(x.shallow_clone());
             }

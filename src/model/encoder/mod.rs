@@ -6,7 +6,7 @@ mod resnet;
 
 use super::ModelError;
 use super::init::Initial;
-use super::layers::Run;
+use super::layers::Context;
 use super::path::Path;
 use hrnet::HrNet;
 use mobilenet::MobileNetV2;
@@ -101,11 +101,11 @@ impl Encoder {
     }
 
     /// Feature maps (n, width, h, w) of `images` (n, 3, h, w), finest first.
-    pub fn forward(&self, images: &Tensor, run: &Run) -> Vec<Tensor> {
+    pub fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
         match self {
-            Encoder::ResNet(network) => network.forward(images, run),
-            Encoder::MobileNetV2(network) => network.forward(images, run),
-            Encoder::HrNet(network) => network.forward(images, run),
+            Encoder::ResNet(network) => network.forward(images, context),
+            Encoder::MobileNetV2(network) => network.forward(images, context),
+            Encoder::HrNet(network) => network.forward(images, context),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! ResNet (He et al. 2015, arXiv:1512.03385), its dilated form (Yu et al. 2017, arXiv:1705.09914) and ResNeXt (Xie et
 //! al. 2016, arXiv:1611.05431), with the three-convolution stem of the reference's resnet.py and resnext.py.
 
-use crate::model::layers::{ConvNorm, ConvShape, Run};
+use crate::model::layers::{Context, ConvNorm, ConvShape};
 use crate::model::path::Path;
 use tch::Tensor;
 
@@ -117,15 +117,15 @@ impl Block {
         Block { body, shortcut }
     }
 
-    pub fn forward(&self, x: &Tensor, run: &Run) -> Tensor {
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
         let (last, inner) = self.body.split_last().expect("a block has two or three convolutions");
         let mut y = x.shallow_clone();
         for layer in inner {
-            y = layer.forward_relu(&y, run);
+            y = layer.forward_relu(&y, context);
         }
-        y = last.forward(&y, run);
+        y = last.forward(&y, context);
         match &self.shortcut {
-            Some(shortcut) => y.g_add_(&shortcut.forward(x, run)),
+            Some(shortcut) => y.g_add_(&shortcut.forward(x, context)),
             None => y.g_add_(x),
         }
         .relu_()
@@ -163,16 +163,16 @@ impl ResNet {
         ResNet { stem, stages }
     }
 
-    pub fn forward(&self, images: &Tensor, run: &Run) -> Vec<Tensor> {
+    pub fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
         let mut x = images.shallow_clone();
         for layer in &self.stem {
-            x = layer.forward_relu(&x, run);
+            x = layer.forward_relu(&x, context);
         }
         x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         let mut maps = Vec::new();
         for stage in &self.stages {
             for block in stage {
-                x = block.forward(&x, run);
+                x = block.forward(&x, context);
             }
             maps.push(x.shallow_clone());
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use tch::{Tensor, no_grad};
 
 use super::{WeightsError, keys, read};
-use crate::model::layers::{Entry, Store};
+use crate::model::layers::{Store, Variable};
 
 /// The half of a network that a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +96,11 @@ pub fn load_into(
     tensors: &[(String, Tensor)],
     skip_mismatched: bool,
 ) -> Result<Report, WeightsError> {
-    let targets: BTreeMap<&str, &Entry> =
-        store.entries.iter().filter_map(|entry| Some((entry.name.strip_prefix(part.prefix())?, entry))).collect();
+    let targets: BTreeMap<&str, &Variable> = store
+        .variables
+        .iter()
+        .filter_map(|variable| Some((variable.name.strip_prefix(part.prefix())?, variable)))
+        .collect();
     let shapes: Vec<(&str, Vec<i64>)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.size())).collect();
     let keys = keys::translate(part.prefix(), &shapes, &targets.keys().copied().collect::<BTreeSet<_>>());
 
@@ -124,7 +127,7 @@ pub fn load_into(
     }
     let mismatched: BTreeSet<&str> = report.mismatched.iter().filter_map(|line| line.split(' ').next()).collect();
     // In the network's order, not the alphabet's.
-    for name in store.entries.iter().filter_map(|entry| entry.name.strip_prefix(part.prefix())) {
+    for name in store.variables.iter().filter_map(|variable| variable.name.strip_prefix(part.prefix())) {
         if sources.contains_key(name) {
             report.loaded.push(name.to_string());
         } else if keys.own_stem.iter().any(|start| name.starts_with(start)) {
@@ -178,10 +181,10 @@ fn copy(target: &Tensor, source: &Tensor) -> Result<(), tch::TchError> {
 /// reference moves the running values alone). Whether anything had to be done.
 fn rebuild_statistics(
     norm: &str,
-    targets: &BTreeMap<&str, &Entry>,
+    targets: &BTreeMap<&str, &Variable>,
     sources: &BTreeMap<&str, &Tensor>,
 ) -> Result<bool, tch::TchError> {
-    let target = |buffer: &str| targets.get(format!("{norm}{buffer}").as_str()).map(|entry| &entry.tensor);
+    let target = |buffer: &str| targets.get(format!("{norm}{buffer}").as_str()).map(|variable| &variable.tensor);
     let source = |buffer: &str| sources.get(format!("{norm}{buffer}").as_str()).copied();
     let pairs = [("running_mean", "_tmp_running_mean"), ("running_var", "_tmp_running_var")];
     // A norm that was not loaded at all keeps its own.
