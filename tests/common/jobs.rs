@@ -1,7 +1,7 @@
 //! A job under way, its processes to be found, signalled and killed.
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code)] // each binary uses its own part
 
-use super::common::{self, Ended};
+use super::Ended;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::path::Path;
@@ -34,7 +34,7 @@ impl Job {
 
     /// The process of rank `rank` under mpirun, if it is there.
     pub fn rank_now(&self, rank: usize) -> Option<u32> {
-        let entries = common::RANK_VARIABLES.map(|name| format!("{name}={rank}"));
+        let entries = super::RANK_VARIABLES.map(|name| format!("{name}={rank}"));
         descendants(self.pid).into_iter().find(|pid| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment
@@ -51,7 +51,7 @@ impl Job {
     /// Waits for the end; fails after `limit` seconds.
     #[track_caller]
     pub fn wait(mut self, limit: u64) -> Ended {
-        common::wait(self.child.take().expect("it is waited for once"), limit)
+        super::wait(self.child.take().expect("it is waited for once"), limit)
     }
 
     /// Kills the launcher and every rank at one moment.
@@ -138,7 +138,7 @@ pub fn tensors(run: &Path, step: u64) -> [Vec<u8>; 2] {
 
 /// The steps of the history's `train` lines, in order.
 pub fn trained(run: &Path) -> Vec<u64> {
-    common::events(run, "train").iter().map(|line| line["step"].as_u64().expect("a step is a number")).collect()
+    super::events(run, "train").iter().map(|line| line["step"].as_u64().expect("a step is a number")).collect()
 }
 
 /// How many kills a test makes: SEGDIST_KILLS, else 4.

@@ -1,5 +1,7 @@
 //! The real binary, the real mpirun and small real files, for every test that runs the program.
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code)] // each binary uses its own part
+
+pub mod jobs;
 
 use std::fs;
 use std::io::Read;

@@ -1,4 +1,4 @@
-"""Writes tests/golden/eval.json, which tests/eval.rs compares with: the reference's own evaluation of a network filled
+"""Writes tests/golden/eval.json, which tests/threads/eval.rs compares with: the reference's own evaluation of a network filled
 by networks.py's formula, on images and labels given by formulas, at one size and at two.
 
     python tests/golden/eval.py PATH_OF_THE_REFERENCE

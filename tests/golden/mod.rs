@@ -1,5 +1,6 @@
 //! What networks.py and the tests that read its files have in common: the pairs' settings and the values they are
 //! filled with.
+#![allow(dead_code)] // each binary uses its own part
 
 use segdist::model::layers::Local;
 use segdist::model::{ModelConfig, Network, Pass};

@@ -1,4 +1,4 @@
-"""Writes the golden files that tests/networks.rs and tests/parity.rs compare with, from the reference itself.
+"""Writes the golden files that networks.rs and parity.rs of tests/library compare with, from the reference itself.
 
     python tests/golden/networks.py PATH_OF_THE_REFERENCE [FILE...]
 

@@ -1,4 +1,4 @@
-"""Writes tests/golden/trainer.json, which tests/reference_files.rs compares with: training by the reference on image
+"""Writes tests/golden/trainer.json, which tests/program/reference_files.rs compares with: training by the reference on image
 files, from its data set to its optimizers, of a network filled by networks.py's formula.
 
     python tests/golden/trainer.py PATH_OF_THE_REFERENCE

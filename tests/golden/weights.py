@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the small .pth files that tests/weights.rs reads: one set of tensors in every container, and hostile ones.
+"""Makes the small .pth files that tests/library/weights.rs reads: one set of tensors in every container, and hostile ones.
 
     python tests/golden/weights.py      needs PyTorch; writes beside itself, into weights/
 """

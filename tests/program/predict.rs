@@ -1,10 +1,7 @@
 //! Prediction: what is written for each image, what is refused before anything is, what is skipped.
 
-mod common;
-#[allow(dead_code)]
-#[path = "golden/mod.rs"]
-mod golden;
-
+use crate::common;
+use crate::golden;
 use segdist::comm::{Solo, threads};
 use segdist::data::DatasetConfig;
 use segdist::eval::ValConfig;

@@ -1,11 +1,7 @@
 //! launch/mpirun.sh: Ctrl-C and SIGTERM become requests, twice they end the run, and --restarts starts it again.
 
-mod common;
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{events, samples, tiny};
-use jobs::{Job, send, trained, wait_for, wait_for_step};
+use crate::common::jobs::{self, Job, send, trained, wait_for, wait_for_step};
+use crate::common::{self, events, samples, tiny};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;

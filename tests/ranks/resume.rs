@@ -1,11 +1,7 @@
 //! A run that was interrupted continues as if it had not been.
 
-mod common;
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{Ended, events, losses, ranks, run, samples, tiny};
-use jobs::{Job, tensors, trained, wait_for, wait_for_step};
+use crate::common::jobs::{Job, tensors, trained, wait_for, wait_for_step};
+use crate::common::{Ended, events, losses, ranks, run, samples, tiny};
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

@@ -198,7 +198,9 @@ fn checkpoints_past_the_resumed_step_are_set_aside() {
 /// This test binary once more, running only the part `name` of another process, on `dir`.
 fn other_process(name: &str, dir: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("SEGDIST_TEST_DIR", dir);
+    command
+        .args(["--exact", &format!("checkpoint::{name}"), "--nocapture", "--test-threads=1"])
+        .env("SEGDIST_TEST_DIR", dir);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::piped());
     command
 }

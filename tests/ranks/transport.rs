@@ -1,12 +1,7 @@
 //! DIST.transport: ways that do not work here are refused before the first step, and `auto` is `host` on the CPU.
 
-mod common;
-
-/// For the tensors of a checkpoint.
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{losses, mpirun, run, samples, tiny};
+use crate::common::jobs;
+use crate::common::{losses, mpirun, run, samples, tiny};
 use segdist::torch::nccl::Library;
 use std::path::Path;
 use std::process::Command;

@@ -34,7 +34,7 @@ fn resize(resizer: &mut Resizer, width: u32, height: u32, pixels: &[u8], flip: b
 
 #[test]
 fn images_and_labels_equal_pil() {
-    let cases: Value = serde_json::from_str(include_str!("golden/resize.json")).unwrap();
+    let cases: Value = serde_json::from_str(include_str!("../golden/resize.json")).unwrap();
     let mut resizer = Resizer::default();
     for case in cases.as_array().unwrap() {
         let pair = |key: &str| {

@@ -1,9 +1,7 @@
 //! Event files as TensorBoard reads them: of a real run, every scalar, every class and every picture. Where no python3 on
 //! PATH has the package, the test says that it was skipped.
 
-mod common;
-
-use common::{events, run, samples, segdist, tiny};
+use crate::common::{events, run, samples, segdist, tiny};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;

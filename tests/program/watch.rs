@@ -1,8 +1,6 @@
 //! `segdist watch`: a run's last numbers from whatever its history holds at the moment, and a live view that ends with it.
 
-mod common;
-
-use common::{run, segdist, wait};
+use crate::common::{run, segdist, wait};
 use segdist::report::history::History;
 use segdist::watch::follow::Follower;
 use serde_json::json;

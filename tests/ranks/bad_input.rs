@@ -1,8 +1,6 @@
 //! Bad input is one line that names the file or key, code 2 on every rank count, and nothing half-written.
 
-mod common;
-
-use common::{Ended, ranks, run, samples, segdist, tiny, write_png};
+use crate::common::{Ended, ranks, run, samples, segdist, tiny, write_png};
 use std::fs;
 use std::path::Path;
 

@@ -1,11 +1,7 @@
 //! A request to stop, however it comes, ends in a checkpoint and code 75 everywhere.
 
-mod common;
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{Ended, mpirun, run, samples, segdist, tiny};
-use jobs::{Job, send, trained, wait_for, wait_for_step};
+use crate::common::jobs::{self, Job, send, trained, wait_for, wait_for_step};
+use crate::common::{Ended, mpirun, run, samples, segdist, tiny};
 use rustix::process::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,8 +1,6 @@
 //! The configuration as a user meets it: precedence, yacs' habits, and errors that name the key.
 
-mod common;
-
-use common::{run, segdist};
+use crate::common::{run, segdist};
 use std::fs;
 
 fn resolved(arguments: &[&str]) -> serde_yaml::Value {

@@ -1,8 +1,6 @@
 //! Lists and folders: what is read, and that every wrong file is named.
 
-mod data_files;
-
-use data_files::{line, pair, png};
+use crate::data_files::{line, pair, png};
 use segdist::data::{
     DatasetConfig,
     source::{Sample, Source},

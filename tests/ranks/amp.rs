@@ -1,13 +1,7 @@
 //! Mixed precision: fp16 learns what f32 learns, and its loss scale follows overflows alike on all ranks and after a kill.
 
-mod common;
-
-/// Jobs that can be watched and killed.
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{events, losses, ranks, run, samples, tiny};
-use jobs::{Job, tensors, wait_for, wait_for_step};
+use crate::common::jobs::{Job, tensors, wait_for, wait_for_step};
+use crate::common::{events, losses, ranks, run, samples, tiny};
 use std::path::{Path, PathBuf};
 
 fn train(count: usize, folder: &Path, name: &str, steps: u64, more: &[&str]) -> PathBuf {

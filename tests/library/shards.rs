@@ -165,7 +165,9 @@ fn child_that_touches_lost_bytes() {
 fn bytes_lost_between_check_and_use_end_the_process_naming_shard_and_rank() {
     let (_dir, path, _) = shard_with(|_| ());
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "child_that_touches_lost_bytes", "--nocapture"]).env("SEGDIST_TEST_LOST_SHARD", &path);
+    child
+        .args(["--exact", "shards::child_that_touches_lost_bytes", "--nocapture"])
+        .env("SEGDIST_TEST_LOST_SHARD", &path);
     let ended = child.output().unwrap();
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{stderr}");

@@ -1,13 +1,8 @@
 //! The program on the reference's own files: trained from its weights as it trains, continued from its epochs,
 //! evaluated and converted.
 
-mod common;
-#[allow(dead_code)]
-#[path = "golden/mod.rs"]
-mod golden;
-
-use common::{Ended, events, losses, run, samples, segdist};
-use golden::{difference, norm};
+use crate::common::{Ended, events, losses, run, samples, segdist};
+use crate::golden::{self, difference, norm};
 use segdist::model::Network;
 use segdist::model::weights::{Part, read, write_pth};
 use serde::Deserialize;

@@ -1,8 +1,6 @@
 //! Packing: the same input makes the same bytes, whatever happens on the way, and bad input is named.
 
-mod data_files;
-
-use data_files::{contents, line, pair, png};
+use crate::data_files::{contents, line, pair, png};
 use segdist::data::layout::Layout;
 use segdist::data::source::{Sample, Source};
 use segdist::data::{DatasetConfig, Io};
@@ -120,7 +118,7 @@ fn killed_at_any_time_and_continued_the_bytes_are_the_same() {
     run(&options(root, "whole")).unwrap();
     for delay in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_packs"])
+            .args(["--exact", "pack::child_that_packs"])
             .env("SEGDIST_TEST_PACK_ROOT", root)
             .stdout(Stdio::null())
             .spawn()

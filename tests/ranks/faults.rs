@@ -1,11 +1,7 @@
 //! One rank failing ends the job in bounded time, non-zero, with one line that names the rank and the cause.
 
-mod common;
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{Ended, launcher, mpirun, run, samples, tiny, with_faults};
-use jobs::{Job, send, wait_for_step};
+use crate::common::jobs::{Job, send, wait_for_step};
+use crate::common::{Ended, launcher, mpirun, run, samples, tiny, with_faults};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,9 +1,6 @@
 //! The networks are the reference's: the same tensors, the same numbers.
 
-#[path = "golden/mod.rs"]
-mod golden;
-
-use golden::{config, difference, forward_loss, images, norm, pass};
+use crate::golden::{self, config, difference, forward_loss, images, norm, pass};
 use segdist::model::layers::{DropoutKey, Local, Role};
 use segdist::model::{BnRunning, EVALUATE, Network, Pass, shape};
 use serde::Deserialize;
@@ -29,7 +26,7 @@ const DECODERS: [&str; 6] = ["c1", "c1_deepsup", "ppm", "ppm_deepsup", "upernet"
 fn reference_tensors() -> BTreeMap<String, Vec<String>> {
     let mut tensors: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut sections = Vec::new();
-    for line in include_str!("golden/networks-tensors.txt").lines() {
+    for line in include_str!("../golden/networks-tensors.txt").lines() {
         if let Some(title) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             sections = match title.split_once(" after ") {
                 None => vec![title.to_string()],

@@ -2,12 +2,8 @@
 //!
 //! `SEGDIST_KILLS` sets how many there are (default 4).
 
-mod common;
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{mpirun, run, samples, tiny};
-use jobs::{Job, Moments, kills, send, tensors, trained};
+use crate::common::jobs::{Job, Moments, kills, send, tensors, trained};
+use crate::common::{mpirun, run, samples, tiny};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;

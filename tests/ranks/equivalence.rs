@@ -1,8 +1,6 @@
 //! Several ranks compute what one computes on the same global batch.
 
-mod common;
-
-use common::{events, losses, ranks, run, samples, tiny};
+use crate::common::{self, events, losses, ranks, run, samples, tiny};
 use segdist::model::{Init, ModelConfig, Network, weights};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};

@@ -3,12 +3,8 @@
 //!
 //! `SEGDIST_KILLS` sets how many of the kills at random moments there are (default 4).
 
-mod common;
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{Ended, events, run, samples, tiny};
-use jobs::{Job, Moments, kills, send, wait_for_step};
+use crate::common::jobs::{self, Job, Moments, kills, send, wait_for_step};
+use crate::common::{self, Ended, events, run, samples, tiny};
 use rustix::process::Signal;
 use std::fs;
 use std::path::Path;

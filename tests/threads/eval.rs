@@ -1,10 +1,7 @@
 //! Evaluation: the reference's label maps, the same integers on any ranks and threads, and errors that name the record.
 
-mod common;
-#[allow(dead_code)]
-#[path = "golden/mod.rs"]
-mod golden;
-
+use crate::common;
+use crate::golden;
 use segdist::comm::{Comm, Solo, threads};
 use segdist::data::DatasetConfig;
 use segdist::data::resize::{Image, Resizer};

@@ -1,12 +1,8 @@
 //! Shards that are damaged, or change under a running job: it ends with a message that names shard and rank, or goes
 //! on with other samples where that is asked for; never with other pixels, never with a bare signal.
 
-mod common;
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{Ended, losses, mpirun, ranks, run, samples, segdist, tiny};
-use jobs::{Job, wait_for_step};
+use crate::common::jobs::{Job, wait_for_step};
+use crate::common::{Ended, losses, mpirun, ranks, run, samples, segdist, tiny};
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;

@@ -1,8 +1,6 @@
 //! DATASET.stage: one right copy per node, whatever was there before.
 
-mod data_files;
-
-use data_files::{contents, pair};
+use crate::data_files::{contents, pair};
 use segdist::comm::{Comm, threads};
 use segdist::data::source::{Sample, Source};
 use segdist::data::{DatasetConfig, stage};

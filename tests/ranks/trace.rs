@@ -1,13 +1,7 @@
 //! DIST.trace and `bench overlap`: buckets are seen to travel beside backward.
 
-mod common;
-
-/// Jobs that can be watched and killed.
-#[path = "common/jobs.rs"]
-mod jobs;
-
-use common::{mpirun, run, samples, tiny};
-use jobs::{Job, wait_for_step};
+use crate::common::jobs::{Job, wait_for_step};
+use crate::common::{mpirun, run, samples, tiny};
 use serde_json::Value;
 use std::path::Path;
 

@@ -1,9 +1,7 @@
 //! Damage: every flipped bit and every cut in any file of a set is found by `verify`, and no reader crashes on it or
 //! gives out other pixels.
 
-mod data_files;
-
-use data_files::{contents, pair};
+use crate::data_files::{contents, pair};
 use segdist::data::DatasetConfig;
 use segdist::data::source::{Sample, Source};
 use segdist::fault::BadInput;

@@ -1,9 +1,6 @@
 //! Training is the reference's: losses and running statistics over several steps of its SGD.
 
-#[path = "golden/mod.rs"]
-mod golden;
-
-use golden::{difference, forward_loss, norm};
+use crate::golden::{self, difference, forward_loss, norm};
 use segdist::model::layers::Role;
 use segdist::model::{BnRunning, Network};
 use serde::Deserialize;

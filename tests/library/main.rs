@@ -1,0 +1,29 @@
+//! The library in this process: pure functions, files, and ranks that are threads.
+
+#[path = "../data_files/mod.rs"]
+mod data_files;
+#[path = "../golden/mod.rs"]
+mod golden;
+
+mod buckets;
+mod checkpoint;
+mod convert;
+mod demo_data;
+mod history;
+mod loader;
+mod metrics;
+mod networks;
+mod optimizer;
+mod order;
+mod pack;
+mod parity;
+mod plan;
+mod report;
+mod report_html;
+mod resize;
+mod shards;
+mod sources;
+mod staging;
+mod sync_batch_norm;
+mod verify;
+mod weights;

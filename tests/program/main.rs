@@ -1,0 +1,12 @@
+//! The program in a process of its own: what it reads, writes and says.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../golden/mod.rs"]
+mod golden;
+
+mod config;
+mod predict;
+mod reference_files;
+mod tensorboard;
+mod watch;

@@ -1,0 +1,17 @@
+//! The program under mpirun: what several ranks compute, and how they end when one of them fails.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod amp;
+mod bad_input;
+mod damaged_run;
+mod elastic;
+mod equivalence;
+mod faults;
+mod kill;
+mod launch;
+mod resume;
+mod signals;
+mod trace;
+mod transport;
