@@ -28,13 +28,14 @@ impl Network {
     /// Another handle to this network's memory, but for `folded`: weights and biases in the order of the batch norms.
     fn twin(&self, folded: &[(Tensor, Tensor)]) -> Network {
         let device = self.store.variables.first().map_or(Device::Cpu, |variable| variable.tensor.device());
-        let twin = Network::blank(&self.config, self.num_class, device).expect("it was built from this before");
+        let mut twin = Network::assemble(self.blueprint.clone(), device, false).expect("it was built from this before");
         for (own, shared) in twin.store.variables.iter().zip(&self.store.variables) {
             own.tensor.shallow_clone().set_data(&shared.tensor);
         }
         for (own, (weight, _)) in twin.normed.iter().zip(folded) {
             own.shallow_clone().set_data(weight);
         }
-        Network { shifts: folded.iter().map(|(_, shift)| shift.shallow_clone()).collect(), ..twin }
+        twin.shifts = folded.iter().map(|(_, shift)| shift.shallow_clone()).collect();
+        twin
     }
 }

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The rule by which a part of a network gets its first values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Initial {
+pub enum Initial {
     /// ResNet and MobileNet (resnet.py, mobilenet.py): normal with variance 2 ÷ (kernel area · outputs).
     FanOut,
     /// ResNeXt (resnext.py): the same with the outputs of one group.

@@ -46,14 +46,15 @@ pub struct DropoutKey {
 }
 
 /// One forward pass through a network's layers.
-pub(super) struct Context<'a> {
+pub struct Context<'a> {
+    /// How it is to be made.
     pub pass: &'a Pass<'a>,
     /// The network's batch norm layers, which [`ConvNorm`]s know by their index.
-    pub norms: &'a [BatchNorm2d],
+    pub(super) norms: &'a [BatchNorm2d],
     /// What is left of them where they are folded into the convolutions before them, by the same index; else empty.
-    pub shifts: &'a [Tensor],
+    pub(super) shifts: &'a [Tensor],
     /// Counts the multiply-adds of the convolutions passed, where somebody wants to know.
-    pub multiply_adds: Option<&'a Cell<u64>>,
+    pub(super) multiply_adds: Option<&'a Cell<u64>>,
 }
 
 impl Context<'_> {
@@ -69,13 +70,13 @@ impl Context<'_> {
 }
 
 /// Bilinear, corners not aligned; `size`: height and width.
-pub(super) fn resize(x: &Tensor, size: &[i64]) -> Tensor {
+pub fn resize(x: &Tensor, size: &[i64]) -> Tensor {
     x.upsample_bilinear2d(size, false, None, None)
 }
 
 /// What a convolution is made of; its padding keeps the size at stride 1.
 #[derive(Clone, Copy)]
-pub(super) struct ConvShape {
+pub struct ConvShape {
     inputs: i64,
     outputs: i64,
     kernel: i64,
@@ -85,25 +86,29 @@ pub(super) struct ConvShape {
 }
 
 impl ConvShape {
+    /// `kernel`: side of the square.
     pub fn new(inputs: i64, outputs: i64, kernel: i64) -> Self {
         ConvShape { inputs, outputs, kernel, stride: 1, dilation: 1, groups: 1 }
     }
 
+    /// The same that gives every `stride`th row and column.
     pub fn stride(self, stride: i64) -> Self {
         ConvShape { stride, ..self }
     }
 
+    /// The same with its inputs `dilation` pixels apart.
     pub fn dilation(self, dilation: i64) -> Self {
         ConvShape { dilation, ..self }
     }
 
+    /// The same in `groups` parts that do not see each other.
     pub fn groups(self, groups: i64) -> Self {
         ConvShape { groups, ..self }
     }
 }
 
 /// A convolution.
-pub(super) struct Conv2d {
+pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     shape: ConvShape,
@@ -134,6 +139,7 @@ impl Conv2d {
         [shape.outputs, shape.inputs / shape.groups, shape.kernel, shape.kernel]
     }
 
+    /// (n, inputs, h, w) to (n, outputs, h ÷ stride, w ÷ stride), rounded up for odd kernels.
     pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
         self.forward_shifted(x, self.bias.as_ref(), context)
     }
@@ -290,7 +296,7 @@ impl Normalize for Local {
 }
 
 /// A convolution and the batch norm after it.
-pub(super) struct ConvNorm {
+pub struct ConvNorm {
     conv: Conv2d,
     /// Its batch norm's index in [`Context::norms`].
     norm: usize,
@@ -313,6 +319,7 @@ impl ConvNorm {
         ConvNorm::new(&(path / 0), &(path / 1), shape)
     }
 
+    /// Both.
     pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
         match context.shifts.get(self.norm) {
             Some(shift) => self.conv.forward_shifted(x, Some(shift), context),
@@ -334,6 +341,7 @@ impl ConvNorm {
         }
     }
 
+    /// Both, and ReLU.
     pub fn forward_relu(&self, x: &Tensor, context: &Context) -> Tensor {
         self.forward(x, context).relu_()
     }

@@ -21,15 +21,15 @@ pub(super) struct Builder {
 }
 
 /// A dotted name under which layers are created, and how their first values are drawn.
-pub(super) struct Path<'a> {
-    pub builder: &'a RefCell<Builder>,
-    pub initial: Initial,
+pub struct Path<'a> {
+    pub(super) builder: &'a RefCell<Builder>,
+    pub(super) initial: Initial,
     name: String,
 }
 
 impl<'a> Path<'a> {
     /// The top of an encoder or decoder.
-    pub fn new(builder: &'a RefCell<Builder>, name: &str, initial: Initial) -> Self {
+    pub(super) fn new(builder: &'a RefCell<Builder>, name: &str, initial: Initial) -> Self {
         Path { builder, initial, name: name.to_string() }
     }
 

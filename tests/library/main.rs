@@ -12,6 +12,7 @@ mod demo_data;
 mod history;
 mod loader;
 mod metrics;
+mod model_parts;
 mod networks;
 mod optimizer;
 mod order;

@@ -1,30 +1,61 @@
 //! C1: one 3 × 3 convolution on the last feature map, then the scores (`C1`, `C1DeepSup` in the reference's models.py).
 
-use super::{Conv2d, ConvNorm, ConvShape, DeepSupervision, Logits, conv3x3};
+use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs};
+use super::{coarsest, conv3x3};
+use crate::model::FeatureMap;
 use crate::model::layers::Context;
 use crate::model::path::Path;
 use tch::Tensor;
 
-pub(in crate::model) struct C1 {
+pub(super) const ROWS: &[DecoderRow] = &[
+    DecoderRow { name: "c1", plan: &Plan { deep: false } },
+    DecoderRow { name: "c1_deepsup", plan: &Plan { deep: true } },
+];
+
+struct Plan {
+    /// Deep supervision on the map before the last.
+    deep: bool,
+}
+
+impl DecoderPlan for Plan {
+    fn needs(&self) -> Needs {
+        Needs::at_least(if self.deep { 2 } else { 1 })
+    }
+
+    fn output_stride(&self, maps: &[FeatureMap]) -> u32 {
+        coarsest(maps).stride
+    }
+
+    fn deep_supervision(&self) -> bool {
+        self.deep
+    }
+
+    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder> {
+        Box::new(C1::new(path, maps, classes, self.deep))
+    }
+}
+
+struct C1 {
     cbr: ConvNorm,
     last: Conv2d,
     deep: Option<DeepSupervision>,
 }
 
 impl C1 {
-    /// On the last of the feature maps' `widths`, with deep supervision on the one before if `deep`.
-    pub fn new(path: &Path, widths: &[i64], classes: i64, deep: bool) -> Self {
-        let width = widths[widths.len() - 1];
+    fn new(path: &Path, maps: &[FeatureMap], classes: i64, deep: bool) -> Self {
+        let width = coarsest(maps).width;
         let cbr = conv3x3(&(path / "cbr"), width, width / 4);
-        let cbr_deepsup = deep.then(|| conv3x3(&(path / "cbr_deepsup"), width / 2, width / 4));
+        let cbr_deepsup = deep.then(|| conv3x3(&(path / "cbr_deepsup"), maps[maps.len() - 2].width, width / 4));
         let scores = ConvShape::new(width / 4, classes, 1);
         let last = Conv2d::with_bias(&(path / "conv_last"), scores);
         let deep = cbr_deepsup
             .map(|cbr| DeepSupervision { cbr, last: Conv2d::with_bias(&(path / "conv_last_deepsup"), scores) });
         C1 { cbr, last, deep }
     }
+}
 
-    pub fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
+impl Decoder for C1 {
+    fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
         let x = self.cbr.forward_relu(&maps[maps.len() - 1], context);
         let main = self.last.forward(&x, context);
         let deep = self.deep.as_ref().filter(|_| context.pass.deep_supervision);

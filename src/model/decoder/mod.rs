@@ -1,4 +1,4 @@
-//! Decoders: feature maps in, scores of every class out.
+//! Decoders: feature maps in, scores of every class out. One family a file.
 
 mod c1;
 mod ppm;
@@ -7,94 +7,75 @@ mod upernet;
 
 use super::layers::{Context, Conv2d, ConvNorm, ConvShape, resize};
 use super::path::Path;
-use super::{Logits, ModelError};
-use c1::C1;
-use ppm::Ppm;
+use super::{FeatureMap, Initial, Logits};
 use tch::Tensor;
-use upernet::UperNet;
 
-/// The decoders of the reference, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Architecture {
-    C1 {
-        deep: bool,
-    },
-    Ppm {
-        deep: bool,
-    },
-    /// `width`: channels of its feature pyramid.
-    UperNet {
-        width: i64,
-    },
+/// Every name MODEL.arch_decoder may have, family by family.
+pub const DECODERS: &[&[DecoderRow]] = &[c1::ROWS, ppm::ROWS, upernet::ROWS];
+
+/// A name and what it stands for.
+#[derive(Clone, Copy)]
+pub struct DecoderRow {
+    /// In lower case.
+    pub name: &'static str,
+    /// A member of a family.
+    pub plan: &'static dyn DecoderPlan,
 }
 
-/// Every name MODEL.arch_decoder may have.
-pub const NAMES: [&str; 6] = ["c1", "c1_deepsup", "ppm", "ppm_deepsup", "upernet", "upernet_lite"];
+/// Which feature maps a decoder takes.
+pub struct Needs {
+    /// Ends the sentence "it needs …".
+    pub words: &'static str,
+    /// Whether an encoder's maps are such.
+    pub met_by: fn(&[FeatureMap]) -> bool,
+}
 
-impl Architecture {
-    /// Takes any case, as the reference does.
-    pub fn parse(name: &str) -> Result<Self, ModelError> {
-        match name.to_lowercase().as_str() {
-            "c1" => Ok(Architecture::C1 { deep: false }),
-            "c1_deepsup" => Ok(Architecture::C1 { deep: true }),
-            "ppm" => Ok(Architecture::Ppm { deep: false }),
-            "ppm_deepsup" => Ok(Architecture::Ppm { deep: true }),
-            "upernet" => Ok(Architecture::UperNet { width: 512 }),
-            "upernet_lite" => Ok(Architecture::UperNet { width: 256 }),
-            _ => Err(ModelError::unknown("MODEL.arch_decoder", name, &NAMES)),
+impl Needs {
+    /// `count` maps or more (1 to 4), whatever their strides.
+    pub fn at_least(count: usize) -> Needs {
+        match count {
+            0 | 1 => Needs { words: "a feature map", met_by: |maps| !maps.is_empty() },
+            2 => Needs { words: "two feature maps", met_by: |maps| maps.len() >= 2 },
+            3 => Needs { words: "three feature maps", met_by: |maps| maps.len() >= 3 },
+            _ => Needs { words: "four feature maps", met_by: |maps| maps.len() >= 4 },
         }
     }
+}
 
-    /// Whether there is a second head, on the map before the last.
-    pub fn deep_supervision(&self) -> bool {
-        match self {
-            Architecture::C1 { deep } | Architecture::Ppm { deep } => *deep,
-            Architecture::UperNet { .. } => false,
-        }
+/// A decoder before it is built.
+pub trait DecoderPlan: Sync {
+    /// Which feature maps it can be built on; the other functions are called with such alone.
+    fn needs(&self) -> Needs;
+
+    /// Input pixels per pixel of the scores, one direction.
+    fn output_stride(&self, maps: &[FeatureMap]) -> u32;
+
+    /// Whether there is a second head, for deep supervision.
+    fn deep_supervision(&self) -> bool {
+        false
     }
 
-    /// How many feature maps it takes at least.
-    pub fn maps(&self) -> usize {
-        match self {
-            Architecture::UperNet { .. } => 4,
-            _ if self.deep_supervision() => 2,
-            _ => 1,
-        }
+    /// The rule for its first values.
+    fn initial(&self) -> Initial {
+        Initial::Kaiming
     }
 
-    /// Input pixels per pixel of the scores, given those of the feature maps.
-    pub fn output_stride(&self, strides: &[u32]) -> u32 {
-        let finest = matches!(self, Architecture::UperNet { .. });
-        let stride = if finest { strides.first() } else { strides.last() };
-        *stride.expect("every encoder has a feature map")
-    }
+    /// Makes its layers under `path`, on an encoder that gives `maps`.
+    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder>;
 }
 
 /// A decoder's layers.
-pub(super) enum Decoder {
-    C1(C1),
-    Ppm(Ppm),
-    UperNet(UperNet),
+pub trait Decoder: Send {
+    /// Scores from the encoder's feature maps, finest first.
+    fn forward(&self, maps: &[Tensor], context: &Context) -> Logits;
 }
 
-impl Decoder {
-    /// `widths`: channels of the encoder's feature maps.
-    pub fn new(path: &Path, architecture: &Architecture, widths: &[i64], classes: i64) -> Self {
-        match architecture {
-            Architecture::C1 { deep } => Decoder::C1(C1::new(path, widths, classes, *deep)),
-            Architecture::Ppm { deep } => Decoder::Ppm(Ppm::new(path, widths, classes, *deep)),
-            Architecture::UperNet { width } => Decoder::UperNet(UperNet::new(path, widths, classes, *width)),
-        }
-    }
+fn finest(maps: &[FeatureMap]) -> FeatureMap {
+    *maps.first().expect("every decoder needs a map")
+}
 
-    /// Scores from the encoder's feature maps, finest first.
-    pub fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
-        match self {
-            Decoder::C1(decoder) => decoder.forward(maps, context),
-            Decoder::Ppm(decoder) => decoder.forward(maps, context),
-            Decoder::UperNet(decoder) => decoder.forward(maps, context),
-        }
-    }
+fn coarsest(maps: &[FeatureMap]) -> FeatureMap {
+    *maps.last().expect("every decoder needs a map")
 }
 
 /// The head of deep supervision on the map before the last, half as wide as the last (Zhao et al. 2016).

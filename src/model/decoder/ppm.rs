@@ -1,6 +1,8 @@
 //! Pyramid pooling (Zhao et al. 2016, arXiv:1612.01105; `PPM`, `PPMDeepsup` in the reference's models.py).
 
-use super::{Conv2d, ConvNorm, ConvShape, DeepSupervision, Logits, MAIN_DROPOUT, conv3x3, pyramid};
+use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs};
+use super::{MAIN_DROPOUT, coarsest, conv3x3, pyramid};
+use crate::model::FeatureMap;
 use crate::model::layers::Context;
 use crate::model::path::Path;
 use tch::Tensor;
@@ -10,7 +12,35 @@ pub(super) const SCALES: [i64; 4] = [1, 2, 3, 6];
 /// Channels of every pooled map, and before the scores.
 pub(super) const WIDTH: i64 = 512;
 
-pub(in crate::model) struct Ppm {
+pub(super) const ROWS: &[DecoderRow] = &[
+    DecoderRow { name: "ppm", plan: &Plan { deep: false } },
+    DecoderRow { name: "ppm_deepsup", plan: &Plan { deep: true } },
+];
+
+struct Plan {
+    /// Deep supervision on the map before the last.
+    deep: bool,
+}
+
+impl DecoderPlan for Plan {
+    fn needs(&self) -> Needs {
+        Needs::at_least(if self.deep { 2 } else { 1 })
+    }
+
+    fn output_stride(&self, maps: &[FeatureMap]) -> u32 {
+        coarsest(maps).stride
+    }
+
+    fn deep_supervision(&self) -> bool {
+        self.deep
+    }
+
+    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder> {
+        Box::new(Ppm::new(path, maps, classes, self.deep))
+    }
+}
+
+struct Ppm {
     pyramid: Vec<ConvNorm>,
     fuse: ConvNorm,
     last: Conv2d,
@@ -18,15 +48,14 @@ pub(in crate::model) struct Ppm {
 }
 
 impl Ppm {
-    /// On the last of the feature maps' `widths`, with deep supervision on the one before if `deep`.
-    pub fn new(path: &Path, widths: &[i64], classes: i64, deep: bool) -> Self {
-        let width = widths[widths.len() - 1];
+    fn new(path: &Path, maps: &[FeatureMap], classes: i64, deep: bool) -> Self {
+        let width = coarsest(maps).width;
         let cell = |i| {
             let path = path / "ppm" / i;
             ConvNorm::new(&(&path / 1), &(&path / 2), ConvShape::new(width, WIDTH, 1))
         };
         let pyramid = (0..SCALES.len()).map(cell).collect();
-        let cbr_deepsup = deep.then(|| conv3x3(&(path / "cbr_deepsup"), width / 2, width / 4));
+        let cbr_deepsup = deep.then(|| conv3x3(&(path / "cbr_deepsup"), maps[maps.len() - 2].width, width / 4));
         let fused = width + WIDTH * SCALES.len() as i64;
         let last = path / "conv_last";
         let fuse = ConvNorm::sequential(&last, ConvShape::new(fused, WIDTH, 3));
@@ -37,8 +66,10 @@ impl Ppm {
         });
         Ppm { pyramid, fuse, last, deep }
     }
+}
 
-    pub fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
+impl Decoder for Ppm {
+    fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
         let x = &maps[maps.len() - 1];
         let pool =
             |(layer, scale): (&ConvNorm, i64)| layer.forward_relu(&x.adaptive_avg_pool2d([scale, scale]), context);

@@ -2,8 +2,10 @@
 //! side, which exchange their maps after every module; the last ones are joined at a quarter of the input.
 
 use super::resnet::{Block, BlockKind};
+use super::{Encoder, EncoderPlan, EncoderRow, FeatureMap};
 use crate::model::layers::{Context, ConvNorm, ConvShape, resize};
 use crate::model::path::Path;
+use crate::model::{Initial, ModelConfig};
 use tch::Tensor;
 
 /// Channels of the branches, finest first.
@@ -13,10 +15,28 @@ const MODULES: [usize; 3] = [1, 4, 3];
 /// Residual blocks in every branch of a module.
 const DEPTH: usize = 4;
 
-/// Channels of the only feature map: all branches'.
-pub(super) const WIDTH: i64 = 720;
-/// Input pixels per pixel of the feature map, one direction.
-pub(super) const STRIDE: u32 = 4;
+pub(super) const ROWS: &[EncoderRow] = &[EncoderRow { name: "hrnetv2", plan: &Plan }];
+
+struct Plan;
+
+impl EncoderPlan for Plan {
+    /// One, with all branches' channels.
+    fn maps(&self, _config: &ModelConfig) -> Vec<FeatureMap> {
+        vec![FeatureMap { width: BRANCHES.iter().sum(), stride: 4 }]
+    }
+
+    fn initial(&self) -> Initial {
+        Initial::Uniform
+    }
+
+    fn pretrained_file(&self, _config: &ModelConfig) -> Option<&'static str> {
+        Some("hrnetv2_w48-imagenet.pth")
+    }
+
+    fn build(&self, path: &Path, _config: &ModelConfig) -> Box<dyn Encoder> {
+        Box::new(HrNet::new(path))
+    }
+}
 
 /// A chain of residual blocks.
 struct Blocks(Vec<Block>);
@@ -145,14 +165,14 @@ impl Stage {
     }
 }
 
-pub(in crate::model) struct HrNet {
+struct HrNet {
     stem: [ConvNorm; 2],
     layer1: Blocks,
     stages: Vec<Stage>,
 }
 
 impl HrNet {
-    pub fn new(path: &Path) -> Self {
+    fn new(path: &Path) -> Self {
         let stem = |number: i32, inputs| {
             let shape = ConvShape::new(inputs, 64, 3).stride(2);
             ConvNorm::new(&(path / format!("conv{number}")), &(path / format!("bn{number}")), shape)
@@ -162,8 +182,10 @@ impl HrNet {
         let stage = |number| Stage::new(path, number, if number == 2 { 256 } else { BRANCHES[number - 2] });
         HrNet { stem, layer1, stages: (2..=4).map(stage).collect() }
     }
+}
 
-    pub fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
+impl Encoder for HrNet {
+    fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
         let x = self.stem.iter().fold(images.shallow_clone(), |x, layer| layer.forward_relu(&x, context));
         let maps = vec![self.layer1.forward(&x, context)];
         let maps = self.stages.iter().fold(maps, |maps, stage| stage.forward(maps, context));

@@ -1,8 +1,10 @@
 //! MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), dilated to an eighth of the input (`MobileNetV2Dilated` in the
 //! reference's models.py).
 
+use super::{Encoder, EncoderPlan, EncoderRow, FeatureMap};
 use crate::model::layers::{Context, ConvNorm, ConvShape};
 use crate::model::path::Path;
+use crate::model::{Initial, ModelConfig};
 use tch::Tensor;
 
 /// Expansion, channels, blocks and stride of the first block, of every group of blocks.
@@ -12,10 +14,28 @@ const GROUPS: [(i64, i64, usize, i64); 7] =
 /// Layers after which there is a feature map, besides the last; the last two begin dilation 2 and 4.
 const MAPS: [usize; 4] = [2, 4, 7, 14];
 
-/// Channels of the feature maps.
-pub(super) const WIDTHS: [i64; 5] = [24, 32, 64, 160, 320];
-/// Input pixels per pixel of the feature maps, one direction.
-pub(super) const STRIDES: [u32; 5] = [4, 8, 8, 8, 8];
+pub(super) const ROWS: &[EncoderRow] = &[EncoderRow { name: "mobilenetv2dilated", plan: &Plan }];
+
+struct Plan;
+
+impl EncoderPlan for Plan {
+    fn maps(&self, _config: &ModelConfig) -> Vec<FeatureMap> {
+        let maps = [(24, 4), (32, 8), (64, 8), (160, 8), (320, 8)];
+        maps.map(|(width, stride)| FeatureMap { width, stride }).to_vec()
+    }
+
+    fn initial(&self) -> Initial {
+        Initial::FanOut
+    }
+
+    fn pretrained_file(&self, _config: &ModelConfig) -> Option<&'static str> {
+        Some("mobilenet_v2.pth.tar")
+    }
+
+    fn build(&self, path: &Path, _config: &ModelConfig) -> Box<dyn Encoder> {
+        Box::new(MobileNetV2::new(path))
+    }
+}
 
 /// An inverted residual block: widen, convolve every channel by itself, narrow.
 struct Block {
@@ -70,13 +90,13 @@ fn relu6(mut x: Tensor) -> Tensor {
     x.relu6_()
 }
 
-pub(in crate::model) struct MobileNetV2 {
+struct MobileNetV2 {
     stem: ConvNorm,
     blocks: Vec<Block>,
 }
 
 impl MobileNetV2 {
-    pub fn new(path: &Path) -> Self {
+    fn new(path: &Path) -> Self {
         let path = path / "features";
         let stem = ConvNorm::sequential(&(&path / 0), ConvShape::new(3, 32, 3).stride(2));
         let mut inputs = 32;
@@ -90,8 +110,10 @@ impl MobileNetV2 {
         }
         MobileNetV2 { stem, blocks }
     }
+}
 
-    pub fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
+impl Encoder for MobileNetV2 {
+    fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
         let mut x = relu6(self.stem.forward(images, context));
         let mut maps = Vec::new();
         for (index, block) in self.blocks.iter().enumerate() {

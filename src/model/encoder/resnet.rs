@@ -1,13 +1,37 @@
 //! ResNet (He et al. 2015, arXiv:1512.03385), its dilated form (Yu et al. 2017, arXiv:1705.09914) and ResNeXt (Xie et
 //! al. 2016, arXiv:1611.05431), with the three-convolution stem of the reference's resnet.py and resnext.py.
 
+use super::{Encoder, EncoderPlan, EncoderRow, FeatureMap};
 use crate::model::layers::{Context, ConvNorm, ConvShape};
 use crate::model::path::Path;
+use crate::model::{Initial, ModelConfig};
 use tch::Tensor;
+
+pub(super) const ROWS: &[EncoderRow] = &[
+    row("resnet18", &Plan { dilated: false, ..RESNET18 }),
+    row("resnet18dilated", &Plan { dilated: true, ..RESNET18 }),
+    row("resnet34", &Plan { dilated: false, ..RESNET34 }),
+    row("resnet34dilated", &Plan { dilated: true, ..RESNET34 }),
+    row("resnet50", &Plan { dilated: false, ..RESNET50 }),
+    row("resnet50dilated", &Plan { dilated: true, ..RESNET50 }),
+    row("resnet101", &Plan { dilated: false, ..RESNET101 }),
+    row("resnet101dilated", &Plan { dilated: true, ..RESNET101 }),
+    row("resnext101", &RESNEXT101),
+];
+
+const RESNET18: Plan = Plan::new(BlockKind::Basic, [2, 2, 2, 2], Some("resnet18-imagenet.pth"));
+const RESNET34: Plan = Plan::new(BlockKind::Basic, [3, 4, 6, 3], None);
+const RESNET50: Plan = Plan::new(BlockKind::Bottleneck, [3, 4, 6, 3], Some("resnet50-imagenet.pth"));
+const RESNET101: Plan = Plan::new(BlockKind::Bottleneck, [3, 4, 23, 3], Some("resnet101-imagenet.pth"));
+const RESNEXT101: Plan = Plan::new(BlockKind::Grouped, [3, 4, 23, 3], Some("resnext101-imagenet.pth"));
+
+const fn row(name: &'static str, plan: &'static Plan) -> EncoderRow {
+    EncoderRow { name, plan }
+}
 
 /// What a stage repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::model) enum BlockKind {
+pub(super) enum BlockKind {
     /// Two 3 × 3 convolutions.
     Basic,
     /// 1 × 1, 3 × 3 and 1 × 1, four times as wide outside as inside.
@@ -36,24 +60,40 @@ impl BlockKind {
 }
 
 /// A network of the family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::model) struct Plan {
-    pub block: BlockKind,
+#[derive(Clone, Copy)]
+struct Plan {
+    block: BlockKind,
     /// Blocks in each stage.
-    pub depths: [usize; 4],
+    depths: [usize; 4],
     /// Keeps the last two stages at an eighth of the input by dilation 2 and 4 instead of striding.
-    pub dilated: bool,
+    dilated: bool,
+    /// The reference's ImageNet weights (`model_urls` in its resnet.py and resnext.py).
+    pretrained: Option<&'static str>,
 }
 
 impl Plan {
-    /// Channels of the four feature maps.
-    pub fn widths(&self) -> Vec<i64> {
-        (0..4).map(|stage| (self.block.base_width() << stage) * self.block.expansion()).collect()
+    const fn new(block: BlockKind, depths: [usize; 4], pretrained: Option<&'static str>) -> Plan {
+        Plan { block, depths, dilated: false, pretrained }
+    }
+}
+
+impl EncoderPlan for Plan {
+    fn maps(&self, _config: &ModelConfig) -> Vec<FeatureMap> {
+        let strides = if self.dilated { [4, 8, 8, 8] } else { [4, 8, 16, 32] };
+        let width = |stage: usize| (self.block.base_width() << stage) * self.block.expansion();
+        strides.into_iter().enumerate().map(|(stage, stride)| FeatureMap { width: width(stage), stride }).collect()
     }
 
-    /// Input pixels per pixel of the four feature maps, one direction.
-    pub fn strides(&self) -> Vec<u32> {
-        if self.dilated { vec![4, 8, 8, 8] } else { vec![4, 8, 16, 32] }
+    fn initial(&self) -> Initial {
+        if self.block == BlockKind::Grouped { Initial::FanOutOfGroup } else { Initial::FanOut }
+    }
+
+    fn pretrained_file(&self, _config: &ModelConfig) -> Option<&'static str> {
+        self.pretrained
+    }
+
+    fn build(&self, path: &Path, _config: &ModelConfig) -> Box<dyn Encoder> {
+        Box::new(ResNet::new(path, self))
     }
 }
 
@@ -80,7 +120,7 @@ impl Reach {
 }
 
 /// Convolutions around which the input is carried past.
-pub(in crate::model) struct Block {
+pub(super) struct Block {
     body: Vec<ConvNorm>,
     /// Brings the input to the output's shape, where they differ.
     shortcut: Option<ConvNorm>,
@@ -133,13 +173,13 @@ impl Block {
 }
 
 /// Feature maps of four stages.
-pub(in crate::model) struct ResNet {
+struct ResNet {
     stem: [ConvNorm; 3],
     stages: Vec<Vec<Block>>,
 }
 
 impl ResNet {
-    pub fn new(path: &Path, plan: &Plan) -> Self {
+    fn new(path: &Path, plan: &Plan) -> Self {
         let stem = [(3, 64, 2), (64, 64, 1), (64, 128, 1)];
         let mut number = 0;
         let stem = stem.map(|(inputs, outputs, stride)| {
@@ -162,8 +202,10 @@ impl ResNet {
         }
         ResNet { stem, stages }
     }
+}
 
-    pub fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
+impl Encoder for ResNet {
+    fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
         let mut x = images.shallow_clone();
         for layer in &self.stem {
             x = layer.forward_relu(&x, context);

@@ -4,20 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Part, WeightsError, load_file};
 use crate::model::layers::Store;
+use crate::model::shape::rows;
 use crate::model::{Init, ModelConfig};
-
-/// Name of the reference's ImageNet weights for an encoder (`model_urls` in mit_semseg/models), where it has any.
-pub fn pretrained_file(arch_encoder: &str) -> Option<&'static str> {
-    Some(match arch_encoder.trim_end_matches("dilated") {
-        "resnet18" => "resnet18-imagenet.pth",
-        "resnet50" => "resnet50-imagenet.pth",
-        "resnet101" => "resnet101-imagenet.pth",
-        "resnext101" => "resnext101-imagenet.pth",
-        "mobilenetv2" => "mobilenet_v2.pth.tar",
-        "hrnetv2" => "hrnetv2_w48-imagenet.pth",
-        _ => return None,
-    })
-}
 
 /// Checks that initial values are named, and their files there, without reading them.
 ///
@@ -60,9 +48,10 @@ fn sources(config: &ModelConfig) -> Result<[Option<PathBuf>; 2], WeightsError> {
 
 fn imagenet_file(config: &ModelConfig) -> Result<PathBuf, WeightsError> {
     let ways = "set MODEL.weights_encoder to a file, or MODEL.init to random to start from random values";
-    let Some(file) = pretrained_file(&config.arch_encoder) else {
-        let arch = &config.arch_encoder;
-        return Err(WeightsError::Nothing(format!("the reference has no ImageNet weights for {arch}: {ways}")));
+    let (encoder, _) = rows(config).map_err(|problem| WeightsError::Nothing(problem.to_string()))?;
+    let Some(file) = encoder.plan.pretrained_file(config) else {
+        let arch = encoder.name;
+        return Err(WeightsError::Nothing(format!("no file with ImageNet weights for {arch} is known: {ways}")));
     };
     if config.pretrained_dir.is_empty() {
         return Err(WeightsError::Nothing(format!(

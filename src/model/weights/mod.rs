@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
-pub use initialize::{initialize, named, pretrained_file};
+pub use initialize::{initialize, named};
 pub use load::{Part, Report, load_file, load_into};
 pub use pth_writer::write_pth;
 pub use safetensors::{dtype, read as read_safetensors, write_safetensors};

@@ -1,0 +1,78 @@
+//! The section MODEL of the configuration.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which network, and where its first values come from.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ModelConfig {
+    /// Encoder: mobilenetv2dilated, resnet18|34|50|101, each also dilated, resnext101 or hrnetv2.
+    pub arch_encoder: String,
+    /// Decoder: c1, c1_deepsup, ppm, ppm_deepsup, upernet or upernet_lite.
+    pub arch_decoder: String,
+    /// Encoder weights to start from (.pth or .safetensors); empty: ImageNet's, or random values.
+    pub weights_encoder: String,
+    /// Decoder weights to start from (.pth or .safetensors); empty: random values.
+    pub weights_decoder: String,
+    /// Channels between encoder and decoder; 0: the encoder's own width.
+    pub fc_dim: usize,
+    /// Folder with ImageNet weights under the reference's file names, for when weights_encoder is empty.
+    pub pretrained_dir: String,
+    /// pretrained: ImageNet weights are expected; random: none are wanted.
+    pub init: Init,
+    /// Running statistics: debiased (the reference's multi-GPU rule) or plain (an exponential average).
+    pub bn_running: BnRunning,
+    /// Momentum of the running statistics of every layer; absent: the network's own.
+    pub bn_momentum: Option<f64>,
+    /// Divisor of batch norm by batch statistics: offset (var + eps)^-½, or clamped max(var, eps)^-½.
+    pub bn_variance: BnVariance,
+    /// Leave tensors of another shape (a head with other classes) at their initial values, and list them.
+    pub skip_mismatched: bool,
+}
+
+/// MODEL.init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Init {
+    Pretrained,
+    Random,
+}
+
+/// MODEL.bn_running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum BnRunning {
+    Debiased,
+    Plain,
+}
+
+/// MODEL.bn_variance: how a batch's variance becomes a divisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BnVariance {
+    /// (var + eps)^-½, as everyone does.
+    Offset,
+    /// max(var, eps)^-½, the reference's multi-GPU path (mit_semseg/lib/nn/modules/batchnorm.py).
+    Clamped,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        ModelConfig {
+            arch_encoder: "resnet50dilated".into(),
+            arch_decoder: "ppm_deepsup".into(),
+            weights_encoder: String::new(),
+            weights_decoder: String::new(),
+            fc_dim: 0,
+            pretrained_dir: String::new(),
+            init: Init::Pretrained,
+            bn_running: BnRunning::Debiased,
+            bn_momentum: None,
+            bn_variance: BnVariance::Offset,
+            skip_mismatched: false,
+        }
+    }
+}

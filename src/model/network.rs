@@ -1,0 +1,127 @@
+//! An encoder and a decoder at work.
+
+use super::layers::{self, BatchNorm2d, Context, Store};
+use super::path::{Builder, Path};
+use super::shape::{fit, rows};
+use super::{BnRunning, Decoder, DecoderRow, Encoder, EncoderRow, ModelConfig, ModelError, init};
+use std::cell::RefCell;
+use tch::{Device, Tensor};
+
+/// How one forward pass is to be made.
+pub struct Pass<'a> {
+    /// Batch statistics and dropout (true), or running statistics and none (false: evaluation, TRAIN.fix_bn).
+    pub train: bool,
+    /// Batch norm over the batch, on one rank or on all; unused when `train` is false.
+    pub norm: &'a dyn layers::Normalize,
+    /// What dropout's masks are drawn from; None: no dropout.
+    pub dropout: Option<layers::DropoutKey>,
+    /// Whether the deep supervision head is to be run, where there is one.
+    pub deep_supervision: bool,
+}
+
+/// The scores of a batch, before softmax, at the network's output stride.
+pub struct Logits {
+    /// f32 (n, classes, h, w).
+    pub main: Tensor,
+    /// The deep supervision head's, of the same shape.
+    pub deepsup: Option<Tensor>,
+}
+
+/// What a network is built from.
+#[derive(Clone)]
+pub(super) struct Blueprint {
+    encoder: EncoderRow,
+    decoder: DecoderRow,
+    config: ModelConfig,
+    num_class: usize,
+}
+
+/// An encoder and a decoder with their parameters and buffers.
+pub struct Network {
+    /// Every parameter and buffer, in the order of the reference's state dict, `encoder.` first.
+    pub store: Store,
+    encoder: Box<dyn Encoder>,
+    decoder: Box<dyn Decoder>,
+    pub(super) norms: Vec<BatchNorm2d>,
+    /// Weights of the convolutions before them.
+    pub(super) normed: Vec<Tensor>,
+    /// What is left of the batch norms in a network that only evaluates; see [`Network::for_inference`].
+    pub(super) shifts: Vec<Tensor>,
+    pub(super) blueprint: Blueprint,
+}
+
+impl Network {
+    /// Builds the network with the reference's initial values drawn from `seed`.
+    pub fn build(config: &ModelConfig, num_class: usize, device: Device, seed: u64) -> Result<Network, ModelError> {
+        let (encoder, decoder) = rows(config)?;
+        Network::from_rows(&encoder, &decoder, config, num_class, device, seed)
+    }
+
+    /// The same from rows that the tables need not hold; `config` is asked for all but their names.
+    pub fn from_rows(
+        encoder: &EncoderRow,
+        decoder: &DecoderRow,
+        config: &ModelConfig,
+        num_class: usize,
+        device: Device,
+        seed: u64,
+    ) -> Result<Network, ModelError> {
+        let _drawing = init::seed(seed);
+        let blueprint = Blueprint { encoder: *encoder, decoder: *decoder, config: config.clone(), num_class };
+        Network::assemble(blueprint, device, true)
+    }
+
+    /// As [`Network::build`], in less time, with weights of zero: for a caller who fills in every value.
+    pub fn blank(config: &ModelConfig, num_class: usize, device: Device) -> Result<Network, ModelError> {
+        let (encoder, decoder) = rows(config)?;
+        Network::assemble(Blueprint { encoder, decoder, config: config.clone(), num_class }, device, false)
+    }
+
+    pub(super) fn assemble(blueprint: Blueprint, device: Device, draw: bool) -> Result<Network, ModelError> {
+        let Blueprint { encoder, decoder, config, num_class } = &blueprint;
+        let maps = fit(encoder, decoder, config)?;
+        let (store, norms, normed, momentum) = (Store::default(), Vec::new(), Vec::new(), config.bn_momentum);
+        let builder = RefCell::new(Builder { store, norms, normed, device, draw, momentum });
+        let path = Path::new(&builder, "encoder", encoder.plan.initial());
+        let encoder = encoder.plan.build(&path, config);
+        let path = Path::new(&builder, "decoder", decoder.plan.initial());
+        let decoder = decoder.plan.build(&path, &maps, *num_class as i64);
+        let Builder { store, norms, normed, .. } = builder.into_inner();
+        Ok(Network { store, encoder, decoder, norms, normed, shifts: Vec::new(), blueprint })
+    }
+
+    /// Scores of `images`, f32 (n, 3, h, w), normalised; n may be 0.
+    pub fn forward(&self, images: &Tensor, pass: &Pass) -> Logits {
+        self.run(images, &self.plain_context(pass))
+    }
+
+    fn plain_context<'a>(&'a self, pass: &'a Pass) -> Context<'a> {
+        Context { pass, norms: &self.norms, shifts: &self.shifts, multiply_adds: None }
+    }
+
+    pub(super) fn run(&self, images: &Tensor, context: &Context) -> Logits {
+        self.decoder.forward(&self.encoder.forward(images, context), context)
+    }
+
+    /// The encoder's feature maps of `images`, finest first.
+    pub fn feature_maps(&self, images: &Tensor, pass: &Pass) -> Vec<Tensor> {
+        self.encoder.forward(images, &self.plain_context(pass))
+    }
+
+    /// Moves the statistics recorded by the passes since the last call into the running statistics, in order.
+    pub fn commit_statistics(&self, rule: BnRunning) {
+        tch::no_grad(|| self.norms.iter().for_each(|layer| layer.commit(rule)));
+    }
+
+    /// Forgets the statistics recorded since the last commit.
+    pub fn discard_statistics(&self) {
+        self.norms.iter().for_each(|layer| layer.recorded.borrow_mut().clear());
+    }
+
+    /// Mends batch norm layers whose debiasing sums do not stand for their running statistics, as after loading a file
+    /// that lacks the sums: the running statistics count. Returns how many there were.
+    pub fn reset_debias(&self) -> usize {
+        let inconsistent = self.norms.iter().filter(|layer| !layer.is_debias_consistent());
+        tch::no_grad(|| inconsistent.map(BatchNorm2d::reset_debias).count())
+    }
+}
