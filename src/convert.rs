@@ -17,7 +17,7 @@ use tch::Tensor;
 pub use torchscript::export;
 
 use crate::bad_input;
-use crate::fault::BadInput;
+use crate::fault::{self, BadInput};
 use crate::model::weights::{Part, read, write_pth, write_safetensors};
 
 /// What is written.
@@ -71,7 +71,7 @@ fn gather(inputs: &[PathBuf]) -> anyhow::Result<Weights> {
     let mut weights = Weights::new();
     let mut seen = BTreeSet::new();
     for (position, path) in inputs.iter().enumerate() {
-        let mut tensors = read(path).map_err(BadInput::new)?;
+        let mut tensors = read(path).map_err(fault::classified)?;
         if tensors.iter().all(|(name, _)| name.starts_with("module.")) {
             tensors.iter_mut().for_each(|(name, _)| *name = name["module.".len()..].to_string());
         }

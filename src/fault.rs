@@ -1,9 +1,64 @@
-//! The two kinds of failure a user meets: something to mend in what was given (exit code 2), and everything else (1).
-//! And one for tests: a process that dies or panics at a place of their choice.
+//! The two kinds of failure, which decide the exit code: what the user must mend (2), and what may pass by itself (1).
+//!
+//! An error type says for each of its variants which kind it is ([`Failure`]); where an error becomes an
+//! `anyhow::Error`, [`classified`] keeps that, so no call site decides. Launchers start a job again after code 1, never
+//! after 2. And one thing for tests: a process that dies or panics at a place of their choice.
 
-use std::fmt::Display;
+use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Who can do something about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It lies in what the user gave: a file that is missing or damaged, a wrong value. Code 2.
+    Input,
+    /// It lies in the circumstances: a disk, a network, another rank. The same start may succeed later. Code 1.
+    Passing,
+}
+
+impl Kind {
+    /// What an error of the system says of the file it happened to. What is not known to be the user's may pass.
+    pub fn of(error: &io::Error) -> Kind {
+        use io::ErrorKind as E;
+        match error.kind() {
+            E::NotFound | E::PermissionDenied | E::NotADirectory | E::IsADirectory | E::ReadOnlyFilesystem => {
+                Kind::Input
+            }
+            E::InvalidFilename | E::InvalidInput | E::InvalidData | E::UnexpectedEof => Kind::Input,
+            _ if error.raw_os_error() == Some(libc::ELOOP) => Kind::Input,
+            _ => Kind::Passing,
+        }
+    }
+}
+
+/// An error that knows its kind.
+pub trait Failure: std::error::Error + Send + Sync + 'static {
+    /// Decided by the variant alone.
+    fn kind(&self) -> Kind;
+}
+
+impl Failure for io::Error {
+    fn kind(&self) -> Kind {
+        Kind::of(self)
+    }
+}
+
+/// The error as one that ends the process with the code of its kind.
+pub fn classified(failure: impl Failure) -> anyhow::Error {
+    match failure.kind() {
+        Kind::Input => BadInput(failure.to_string()).into(),
+        Kind::Passing => anyhow::Error::new(failure),
+    }
+}
+
+/// A failure that has only words, and its kind.
+pub fn error(kind: Kind, message: String) -> anyhow::Error {
+    match kind {
+        Kind::Input => BadInput(message).into(),
+        Kind::Passing => anyhow::Error::msg(message),
+    }
+}
 
 /// A failure that lies in what the user gave: usage, configuration or input data. The process ends with code 2.
 ///
@@ -12,10 +67,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[error("{0}")]
 pub struct BadInput(pub String);
 
-impl BadInput {
-    /// Marks any error as the user's to mend; the cause chain is kept in its text.
-    pub fn new(error: impl Display) -> Self {
-        BadInput(error.to_string())
+impl Failure for BadInput {
+    fn kind(&self) -> Kind {
+        Kind::Input
     }
 }
 
@@ -70,5 +124,39 @@ impl Injection {
         let mut parts = text.split(':');
         let (name, call) = (parts.next()?.to_owned(), parts.next()?.parse().ok()?);
         Some(Injection { name, call, panics: parts.next() == Some("panic") })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_of_a_file_is_the_users_or_may_pass() {
+        let kind = |code| Kind::of(&io::Error::from_raw_os_error(code));
+        for code in
+            [libc::ENOENT, libc::EACCES, libc::ENOTDIR, libc::EISDIR, libc::EROFS, libc::ENAMETOOLONG, libc::ELOOP]
+        {
+            assert_eq!(kind(code), Kind::Input, "{}", io::Error::from_raw_os_error(code));
+        }
+        let passing = [
+            libc::EIO,
+            libc::ESTALE,
+            libc::ETIMEDOUT,
+            libc::ENOTCONN,
+            libc::EAGAIN,
+            libc::EINTR,
+            libc::ENOSPC,
+            libc::EDQUOT,
+            libc::EHOSTDOWN,
+            libc::ENODEV,
+            libc::ENXIO,
+            libc::ENOMEM,
+            libc::EMFILE,
+            libc::EBUSY,
+        ];
+        for code in passing {
+            assert_eq!(kind(code), Kind::Passing, "{}", io::Error::from_raw_os_error(code));
+        }
     }
 }

@@ -40,6 +40,7 @@
 
 // What every module may use.
 pub mod fault;
+pub mod retry;
 pub mod stop;
 
 // Ranks, libtorch, and the record format.

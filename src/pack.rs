@@ -12,7 +12,7 @@ use crate::bad_input;
 use crate::data::label_map::LabelMap;
 use crate::data::layout::Layout;
 use crate::data::list::{self, List, Pair};
-use crate::fault::BadInput;
+use crate::fault::{self, BadInput};
 use crate::shard::{INDEX_FILE, Index, Record, ShardInfo, shard_name, write_durably, write_shard};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -127,7 +127,7 @@ fn plan(options: &PackOptions) -> anyhow::Result<(List, Rules, Option<Classes>)>
             known.list(root, split)
         }
     };
-    let list = list.map_err(BadInput::new)?;
+    let list = list.map_err(fault::classified)?;
     let mut names = BTreeSet::new();
     if let Some(twice) = list.pairs.iter().find(|pair| !names.insert(pair.name.as_str())) {
         bad_input!("{}: is listed twice; name each image once", twice.name);
@@ -140,7 +140,7 @@ fn plan(options: &PackOptions) -> anyhow::Result<(List, Rules, Option<Classes>)>
 fn rules(options: &PackOptions, layout: Option<&Layout>) -> anyhow::Result<Rules> {
     let num_class = options.num_class.or(layout.map(|layout| layout.classes().0.len()));
     let named = match &options.label_map {
-        Some(file) => Some(LabelMap::load(file).map_err(BadInput::new)?),
+        Some(file) => Some(LabelMap::load(file).map_err(fault::classified)?),
         None => None,
     };
     let built_in = layout.and_then(|layout| Some((PathBuf::from(layout.name), layout.label_map()?)));
@@ -174,7 +174,7 @@ fn pack(pairs: &[Pair], rules: &Rules, options: &PackOptions, staging: &Path) ->
     for pairs in pairs[done..].chunks(chunk) {
         let packed: Vec<_> = pairs.par_iter().map(|pair| Packed::read(pair, rules).inspect(|_| bar.inc(1))).collect();
         for packed in packed {
-            let packed = packed.map_err(BadInput::new)?;
+            let packed = packed.map_err(fault::classified)?;
             rotated.extend(packed.rotated.then(|| packed.record.name.clone()));
             open.push(packed);
             if open.bytes >= options.shard_bytes {

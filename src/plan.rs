@@ -8,7 +8,7 @@ use crate::data::DatasetConfig;
 use crate::data::augment::{Augment, padded_size};
 use crate::data::order::{MicroBatch, Order, OrderSpec};
 use crate::data::source::Source;
-use crate::fault::BadInput;
+use crate::fault;
 use crate::schedule::TrainConfig;
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, ranks: usize, json: boo
     if ranks == 0 {
         bad_input!("--ranks must be at least 1");
     }
-    let source = Source::open(dataset, &dataset.list_train).map_err(BadInput::new)?;
+    let source = Source::open(dataset, &dataset.list_train).map_err(fault::classified)?;
     let plan = plan(source.sizes(), dataset, train, ranks);
     if json {
         println!("{}", serde_json::to_string(&plan)?);

@@ -1,6 +1,7 @@
 //! `segdist verify`: checks every byte of a set of shards.
 
-use crate::bad_input;
+use crate::fault::{self, Failure, Kind};
+use crate::retry;
 use crate::shard::{Index, ShardError, ShardInfo, check_shard};
 use rayon::prelude::*;
 use std::fs;
@@ -13,10 +14,13 @@ pub fn run(dir: &Path) -> anyhow::Result<()> {
             println!("{}: every byte is as it was packed", dir.display());
             Ok(())
         }
-        [only] => bad_input!("{only}"),
+        [only] => Err(fault::error(only.kind(), only.to_string())),
         errors => {
             errors.iter().for_each(|error| println!("{error}"));
-            bad_input!("{}: {} errors, named above", dir.display(), errors.len())
+            // Only damage is for the user to mend: what could not be read may be sound.
+            let damaged = errors.iter().any(|error| error.kind() == Kind::Input);
+            let kind = if damaged { Kind::Input } else { Kind::Passing };
+            Err(fault::error(kind, format!("{}: {} errors, named above", dir.display(), errors.len())))
         }
     }
 }
@@ -29,7 +33,7 @@ pub fn check(dir: &Path) -> Vec<ShardError> {
     };
     let check = |info: &ShardInfo| {
         let path = dir.join(&info.file);
-        let faults = match fs::read(&path) {
+        let faults = match retry::read(&path, || fs::read(&path)) {
             Ok(bytes) => check_shard(&bytes, info),
             Err(error) => vec![error.into()],
         };

@@ -8,7 +8,7 @@ use crate::data::loader::{Loader, Share, granted};
 use crate::data::order::{Order, OrderSpec};
 use crate::data::source::Source;
 use crate::data::{DatasetConfig, decode};
-use crate::fault::BadInput;
+use crate::fault;
 use crate::schedule::TrainConfig;
 use crate::shard::{Access, INDEX_FILE, Set};
 use serde::Serialize;
@@ -68,7 +68,7 @@ impl Stages {
 
 /// Measures the loader of the training list and prints a report or one JSON object.
 pub fn run(dataset: &DatasetConfig, train: &TrainConfig, json: bool) -> anyhow::Result<()> {
-    let source = Arc::new(Source::open(dataset, &dataset.list_train).map_err(BadInput::new)?);
+    let source = Arc::new(Source::open(dataset, &dataset.list_train).map_err(fault::classified)?);
     let device = Device::cuda_if_available();
     let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(dataset, train, train.batch_size_per_gpu)));
     let mut outcome = rate(&source, &order, dataset, train, device)?;

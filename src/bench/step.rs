@@ -12,7 +12,7 @@ use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
 use crate::sync::transport;
 use crate::torch::{memory, precision};
-use crate::{bad_input, fault::BadInput};
+use crate::{bad_input, fault};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
@@ -85,8 +85,8 @@ impl Step {
     /// Every rank of `comm` makes its own. A collective.
     pub fn new(workload: &Workload, comm: &Arc<dyn Comm>) -> anyhow::Result<Step> {
         let Workload { dataset, model, train, dist, device } = *workload;
-        let stride = i64::from(model::shape(model).map_err(BadInput::new)?.output_stride);
-        let network = Network::build(model, dataset.num_class, device, train.seed).map_err(BadInput::new)?;
+        let stride = i64::from(model::shape(model).map_err(fault::classified)?.output_stride);
+        let network = Network::build(model, dataset.num_class, device, train.seed).map_err(fault::classified)?;
         if train.channels_last {
             optim::to_channels_last(&network.store);
         }

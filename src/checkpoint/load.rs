@@ -3,6 +3,7 @@
 use super::state::FileSeal;
 use super::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Score, State};
 use super::{checkpoints_dir, step_name, steps_in, tensors};
+use crate::fault::{Failure, Kind};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,7 @@ pub fn exists(run: &Path) -> bool {
 ///
 /// # Errors
 /// When there are checkpoints but all are damaged, and when one comes from a newer version of this program: to start
-/// anew, or to fall back, would lose work that is still there.
+/// anew, or to fall back, would lose work that is still there. The same holds where one cannot be read just now.
 pub fn newest(run: &Path) -> Result<Option<Found>, CheckpointError> {
     let dir = checkpoints_dir(run);
     let steps = steps_in(&dir).map_err(CheckpointError::io(&dir))?;
@@ -65,6 +66,8 @@ fn first_good(dir: &Path, steps: impl Iterator<Item = u64>) -> Result<Option<Fou
         match check(&path) {
             Ok(state) => return Ok(Some(Found { path, state, warnings })),
             Err(error @ CheckpointError::Newer { .. }) => return Err(error),
+            // What may be readable later is no reason to fall back.
+            Err(error) if error.kind() == Kind::Passing => return Err(error),
             Err(error) => warnings.push(error.to_string()),
         }
     }

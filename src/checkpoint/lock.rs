@@ -1,5 +1,6 @@
 //! One job at a time on a run's folder.
 
+use crate::fault::{Failure, Kind};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
@@ -34,6 +35,15 @@ pub enum LockError {
         /// The refusal.
         cause: io::Error,
     },
+}
+
+impl Failure for LockError {
+    fn kind(&self) -> Kind {
+        match self {
+            LockError::Held { .. } => Kind::Input,
+            LockError::Io { cause, .. } => Kind::of(cause),
+        }
+    }
 }
 
 impl Lock {

@@ -30,6 +30,7 @@ pub use resume::{Disagreement, disagreements};
 pub use save::{Copying, SaveReport, Saver};
 pub use state::{FileSeal, Score, State};
 
+use crate::fault::{Failure, Kind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -109,6 +110,15 @@ pub enum CheckpointError {
         /// What libtorch or the format says.
         cause: String,
     },
+}
+
+impl Failure for CheckpointError {
+    fn kind(&self) -> Kind {
+        match self {
+            CheckpointError::Io { cause, .. } => Kind::of(cause),
+            _ => Kind::Input,
+        }
+    }
 }
 
 impl CheckpointError {

@@ -4,15 +4,17 @@ use serde_yaml::Value;
 use std::collections::BTreeMap;
 
 /// The keys, or sections, that may differ: they change where, how fast and how observably a run goes, not what it computes.
-/// The data are compared apart, by `dataset_id`, and where the first weights came from no longer matters.
-const FREE: [&str; 20] = [
+/// The data are compared apart, by their content (`dataset_id` and `labels_id`), wherever they are, and where the first weights came from no longer matters.
+const FREE: [&str; 22] = [
     "DIR",
     "DIST",
     "VAL",
     "TEST",
     "CHECKPOINT",
     "DATASET.root_dataset",
+    "DATASET.list_train",
     "DATASET.list_val",
+    "DATASET.label_map",
     "DATASET.io",
     "DATASET.stage",
     "DATASET.stage_keep",

@@ -20,6 +20,9 @@ pub struct State {
     pub order_version: u32,
     /// The data set's identity, equal where the samples are.
     pub dataset_id: String,
+    /// What its label values mean, equal where the classes are; empty in checkpoints of versions that did not say.
+    #[serde(default)]
+    pub labels_id: String,
     /// Images in one update.
     pub global_batch: usize,
     /// Ranks that wrote it; any other number may continue.
@@ -73,6 +76,7 @@ impl Default for State {
             seed: 0,
             order_version: 0,
             dataset_id: String::new(),
+            labels_id: String::new(),
             global_batch: 0,
             ranks: 1,
             updates: 0,

@@ -5,7 +5,7 @@ use crate::comm::{Comm, agree};
 use crate::config::{self, Config};
 use crate::data::layout::Layout;
 use crate::eval::{self, EvalJob};
-use crate::fault::BadInput;
+use crate::fault;
 use crate::model::summary::summarise;
 use crate::pack::{self, Input, PackOptions};
 use crate::predict::{self, PredictJob};
@@ -68,8 +68,8 @@ fn load(config: &ConfigArgs, comm: &dyn Comm) -> anyhow::Result<Config> {
 }
 
 fn load_here(config: &ConfigArgs) -> anyhow::Result<Config> {
-    let loaded = Config::load(config.cfg.as_deref(), &config.overrides).map_err(BadInput::new)?;
-    loaded.validate().map_err(BadInput::new)?;
+    let loaded = Config::load(config.cfg.as_deref(), &config.overrides).map_err(fault::classified)?;
+    loaded.validate().map_err(fault::classified)?;
     Ok(loaded)
 }
 
@@ -104,7 +104,7 @@ fn pack(args: PackArgs) -> anyhow::Result<()> {
         (Some(odgt), _, _, _, Some(root)) => Input::List { odgt, root },
         (_, Some(images), Some(labels), _, _) => Input::Folders { images, labels },
         (_, _, _, Some(name), Some(root)) => {
-            let layout = Layout::find(&name).map_err(BadInput::new)?;
+            let layout = Layout::find(&name).map_err(fault::classified)?;
             Input::Layout { layout, root, split: args.split }
         }
         _ => bad_input!("nothing to pack: give --odgt and --root, --images and --labels, or --layout and --root"),
@@ -156,7 +156,7 @@ fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         let size = bench::step::batch_size(&config.DATASET);
         return convert::export(&inputs, &output, &config.MODEL, config.DATASET.num_class, size);
     }
-    let to = args.to.map(|name| name.parse()).transpose().map_err(BadInput::new)?;
+    let to = args.to.map(|name| name.parse()).transpose().map_err(fault::classified)?;
     convert::run(&inputs, &output, to)
 }
 
@@ -164,7 +164,7 @@ fn convert(args: ConvertArgs) -> anyhow::Result<()> {
 fn show_config(config: &ConfigArgs) -> anyhow::Result<()> {
     let config = load_here(config)?;
     let (height, width) = bench::step::batch_size(&config.DATASET);
-    let network = summarise(&config.MODEL, config.DATASET.num_class, height, width).map_err(BadInput::new)?;
+    let network = summarise(&config.MODEL, config.DATASET.num_class, height, width).map_err(fault::classified)?;
     print!("{}", config.dump());
     // Comments, so that what is printed stays a configuration.
     println!("# network:");

@@ -1,6 +1,7 @@
 //! Before the first step: do all ranks mean the same job?
 
 use super::{Comm, CommError};
+use crate::fault::{Failure, Kind};
 use std::collections::BTreeMap;
 
 /// Facts named in one message; the rest are counted.
@@ -15,6 +16,15 @@ pub enum HandshakeError {
     /// What differs, and on which ranks. The same text on every rank.
     #[error("{0}")]
     Differs(String),
+}
+
+impl Failure for HandshakeError {
+    fn kind(&self) -> Kind {
+        match self {
+            HandshakeError::Comm(error) => error.kind(),
+            HandshakeError::Differs(_) => Kind::Input,
+        }
+    }
 }
 
 /// Compares named facts (version, configuration, one per tensor, data set, steps) over all ranks.

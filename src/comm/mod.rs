@@ -14,6 +14,7 @@ pub mod trace;
 mod ulfm;
 pub mod watchdog;
 
+use crate::fault::{Failure, Kind};
 use device::DeviceValues;
 use std::sync::Arc;
 
@@ -41,6 +42,14 @@ pub enum CommError {
     /// Another rank could not finish what was voted on; the way on is [`Comm::shrink`].
     #[error("another rank has died, and a living one could not finish its part")]
     Outvoted,
+}
+
+impl Failure for CommError {
+    fn kind(&self) -> Kind {
+        match self {
+            _ => Kind::Passing,
+        }
+    }
 }
 
 /// A group of ranks that call the same operations in the same order.

@@ -5,6 +5,7 @@
 //! take the place of the closing bracket. On a GPU a span is the time in which work is handed over, not done.
 
 use super::{Comm, CommError, hostname};
+use crate::fault::{Failure, Kind};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -28,6 +29,15 @@ pub enum TraceError {
     /// The ranks could not talk.
     #[error(transparent)]
     Comm(#[from] CommError),
+}
+
+impl Failure for TraceError {
+    fn kind(&self) -> Kind {
+        match self {
+            TraceError::Unwritable(_, cause) => Kind::of(cause),
+            TraceError::Comm(error) => error.kind(),
+        }
+    }
 }
 
 /// A row of the timeline.

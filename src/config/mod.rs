@@ -16,6 +16,7 @@ pub use keys::describe;
 use crate::checkpoint::CheckpointConfig;
 use crate::data::DatasetConfig;
 use crate::eval::ValConfig;
+use crate::fault::{Failure, Kind};
 use crate::model::ModelConfig;
 use crate::predict::TestConfig;
 use crate::schedule::TrainConfig;
@@ -97,6 +98,15 @@ pub enum ConfigError {
     /// Values that do not go together.
     #[error("{0}")]
     Inconsistent(String),
+}
+
+impl Failure for ConfigError {
+    fn kind(&self) -> Kind {
+        match self {
+            ConfigError::Unreadable(_, cause) => Kind::of(cause),
+            _ => Kind::Input,
+        }
+    }
 }
 
 impl Config {

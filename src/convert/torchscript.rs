@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tch::{CModule, Device, Kind, Tensor, no_grad};
 
-use crate::fault::BadInput;
+use crate::fault;
 use crate::model::weights::{Part, load_into};
 use crate::model::{ModelConfig, Network, Pass, layers};
 
@@ -16,7 +16,7 @@ use crate::model::{ModelConfig, Network, Pass, layers};
 /// holds as numbers.
 ///
 /// # Errors
-/// [`BadInput`] for a network that does not exist and weights that are not its own.
+/// [`fault::BadInput`] for a network that does not exist and weights that are not its own.
 pub fn export(
     inputs: &[PathBuf],
     output: &Path,
@@ -24,10 +24,10 @@ pub fn export(
     num_class: usize,
     size: (i64, i64),
 ) -> anyhow::Result<()> {
-    let network = Network::build(model, num_class, Device::Cpu, 0).map_err(BadInput::new)?;
+    let network = Network::build(model, num_class, Device::Cpu, 0).map_err(fault::classified)?;
     let weights = super::gather(inputs)?;
     for part in [Part::Encoder, Part::Decoder] {
-        load_into(&network.store, part, &weights, false).map_err(BadInput::new)?;
+        load_into(&network.store, part, &weights, false).map_err(fault::classified)?;
     }
     for variable in &network.store.variables {
         // What the trace keeps as a constant must not ask for gradients.

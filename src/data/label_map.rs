@@ -1,6 +1,7 @@
 //! From the values that label maps store to the classes that a network learns.
 
 use super::source::DataError;
+use crate::retry;
 use serde_yaml::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -64,7 +65,8 @@ impl LabelMap {
 
     /// Reads a label map file; returns its path with it, for messages.
     pub fn load(file: &Path) -> Result<(PathBuf, LabelMap), DataError> {
-        let text = fs::read_to_string(file).map_err(|error| DataError::Read(file.into(), error))?;
+        let text =
+            retry::read(file, || fs::read_to_string(file)).map_err(|error| DataError::Read(file.into(), error))?;
         let map = LabelMap::parse(&text).map_err(|error| DataError::LabelMap(file.into(), error))?;
         Ok((file.into(), map))
     }

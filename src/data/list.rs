@@ -2,12 +2,14 @@
 
 use super::decode::{self, DecodeError};
 use super::source::DataError;
+use crate::fault::Kind;
+use crate::retry;
 use crate::shard::MAX_PIXELS;
 use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 /// An image file and its label map.
@@ -65,7 +67,7 @@ struct OdgtLine {
 
 /// Reads an odgt list (gzipped if its name ends in `.gz`): a JSON object a line, with paths under `root`.
 pub fn odgt(path: &Path, root: &Path) -> Result<List, DataError> {
-    let text = read_text(path).map_err(|error| DataError::Read(path.into(), error))?;
+    let text = retry::read(path, || read_text(path)).map_err(|error| DataError::Read(path.into(), error))?;
     let mut pairs = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let bad = |what: String| DataError::ListLine(path.into(), number + 1, what);
@@ -111,12 +113,21 @@ pub fn paired(origin: &Path, files: Vec<(PathBuf, PathBuf, String)>) -> Result<L
 }
 
 fn measure(image: PathBuf, label: PathBuf, name: String) -> Result<Pair, DataError> {
-    if !label.is_file() {
-        return Err(DataError::NoLabel { image, label });
+    match retry::read(&label, || fs::metadata(&label)) {
+        Ok(about) if about.is_file() => {}
+        Err(error) if Kind::of(&error) == Kind::Passing => return Err(DataError::Read(label, error)),
+        _ => return Err(DataError::NoLabel { image, label }),
     }
-    let file = File::open(&image).map_err(|error| DataError::Read(image.clone(), error))?;
-    let size =
-        decode::size(BufReader::new(file)).map_err(|error| DataError::Decode(image.display().to_string(), error))?;
+    let read_error = |error| DataError::Read(image.clone(), error);
+    let file = retry::read(&image, || File::open(&image)).map_err(read_error)?;
+    let size = match decode::size(BufReader::new(file)) {
+        Ok(size) => size,
+        // A decoder does not tell a read that failed from a damaged header: the whole file does.
+        Err(_) => {
+            let bytes = retry::read(&image, || fs::read(&image)).map_err(read_error)?;
+            decode::size(Cursor::new(bytes)).map_err(|error| DataError::Decode(image.display().to_string(), error))?
+        }
+    };
     Ok(Pair { name, image, label, size })
 }
 
@@ -124,7 +135,7 @@ fn measure(image: PathBuf, label: PathBuf, name: String) -> Result<Pair, DataErr
 pub fn image_names(root: &Path, under: &Path, names: &mut Vec<String>) -> Result<(), DataError> {
     let folder = root.join(under);
     let read = |error| DataError::Read(folder.clone(), error);
-    let mut entries = fs::read_dir(&folder).map_err(read)?.collect::<Result<Vec<_>, _>>().map_err(read)?;
+    let mut entries = retry::read(&folder, || fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>()).map_err(read)?;
     entries.sort_by_key(|entry| entry.file_name());
     for entry in entries {
         let file_name = entry.file_name();

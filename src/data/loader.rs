@@ -8,7 +8,6 @@ use super::source::{DataError, Source};
 use crate::comm;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, channel};
@@ -82,7 +81,7 @@ impl Loader {
             // The step's channel closes, which `next` reports; the default would end the process without a word.
             .panic_handler(|_| ())
             .build()
-            .map_err(|error| DataError::Read("loader threads".into(), io::Error::other(error)))?;
+            .map_err(|error| DataError::Loader(error.to_string()))?;
         let assembler = Assembler::new(source, config, padding_label, seed);
         let samples: usize = order.step(start).micro_batches.iter().map(|micro| micro.samples.len()).sum();
         let ahead = 2 + threads.div_ceil((samples / share.ranks.max(1)).max(1));
@@ -98,7 +97,7 @@ impl Loader {
     pub fn next(&mut self) -> Result<StepBatch, DataError> {
         self.hand_out();
         let Some((step, coming)) = self.coming.pop_front() else { unreachable!("hand_out keeps steps in the queue") };
-        let panicked = |_| DataError::Read(format!("step {step}").into(), io::Error::other("a loader thread panicked"));
+        let panicked = |_| DataError::Loader(format!("a thread panicked over step {step}"));
         let batch = coming.recv().map_err(panicked)??;
         self.hand_out();
         Ok(batch)

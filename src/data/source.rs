@@ -5,11 +5,14 @@ use super::label_map::{LabelMap, LabelMapError};
 use super::list::{self, List, Pair};
 use super::{DatasetConfig, Io};
 use crate::comm::CommError;
+use crate::fault::{Failure, Kind};
+use crate::retry;
 use crate::shard::{Access, Fault, INDEX_FILE, Set, Shard, ShardError};
 use std::cell::RefCell;
 use std::fmt::Display;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Why samples cannot be listed or read. Every variant names the file.
@@ -18,6 +21,12 @@ pub enum DataError {
     /// The system would not read it.
     #[error("{file}: cannot be read: {1}", file = .0.display())]
     Read(PathBuf, io::Error),
+    /// Not there, and with it the folder that all samples are in: a mount that is gone, and may come back.
+    #[error("{file}: cannot be read: {folder}, which was there when the run began, is gone", file = .0.display(), folder = .1.display())]
+    Vanished(PathBuf, PathBuf),
+    /// The loader's threads cannot be started, or one has died.
+    #[error("the loader: {0}")]
+    Loader(String),
     /// A line of a list that is not a sample.
     #[error("{file} line {1}: not a sample (fpath_img, fpath_segm, width, height): {2}", file = .0.display())]
     ListLine(PathBuf, usize, String),
@@ -81,6 +90,27 @@ pub struct Sample {
     pub label: Vec<u8>,
 }
 
+impl Failure for DataError {
+    fn kind(&self) -> Kind {
+        match self {
+            DataError::Read(_, error) | DataError::Stage(_, error) => Kind::of(error),
+            DataError::Vanished(..) | DataError::Loader(_) => Kind::Passing,
+            DataError::Shard(error) => error.kind(),
+            DataError::Comm(error) => error.kind(),
+            DataError::ListLine(..)
+            | DataError::Empty(_)
+            | DataError::FileName(_)
+            | DataError::NoLabel { .. }
+            | DataError::Decode(..)
+            | DataError::Size { .. }
+            | DataError::LabelValue { .. }
+            | DataError::LabelMap(..)
+            | DataError::Layout(..)
+            | DataError::Form(_) => Kind::Input,
+        }
+    }
+}
+
 impl DataError {
     /// The size found in `file` is not the one told.
     pub fn size(file: impl Display, found: (u32, u32), told_by: &str, told: (u32, u32)) -> DataError {
@@ -111,8 +141,44 @@ pub struct Source {
 }
 
 enum Store {
-    Files(Vec<Pair>),
+    Files(Files),
     Shards(Box<Set>),
+}
+
+/// Image and label files, each read when it is asked for.
+struct Files {
+    pairs: Vec<Pair>,
+    root: PathBuf,
+    /// The file system that `root` was on, if it was there.
+    device: Option<u64>,
+}
+
+impl Files {
+    fn new(pairs: Vec<Pair>, root: &Path) -> Files {
+        Files { pairs, root: root.into(), device: device(root) }
+    }
+
+    /// Reads a file into this thread's buffer for `decode`.
+    fn with(&self, path: &Path, decode: impl FnOnce(&[u8]) -> Result<(), DataError>) -> Result<(), DataError> {
+        BYTES.with_borrow_mut(|bytes| {
+            let read = retry::read(path, || {
+                bytes.clear();
+                File::open(path).and_then(|mut file| file.read_to_end(bytes))
+            });
+            read.map_err(|error| match Kind::of(&error) {
+                Kind::Input if self.device.is_some() && device(&self.root) != self.device => {
+                    DataError::Vanished(path.into(), self.root.clone())
+                }
+                _ => DataError::Read(path.into(), error),
+            })?;
+            decode(bytes)
+        })
+    }
+}
+
+/// The file system that a folder is on.
+fn device(folder: &Path) -> Option<u64> {
+    fs::metadata(folder).ok().map(|about| about.dev())
 }
 
 thread_local! {
@@ -127,7 +193,7 @@ impl Source {
         let path = Path::new(list);
         if list.ends_with(".odgt") || list.ends_with(".odgt.gz") {
             Source::files(config, list::odgt(path, root)?)
-        } else if path.is_dir() {
+        } else if is_folder(path)? {
             Source::shards(config, path)
         } else if let Some((images, labels)) = list.split_once(':') {
             Source::files(config, list::folders(&root.join(images), &root.join(labels))?)
@@ -139,7 +205,8 @@ impl Source {
     fn files(config: &DatasetConfig, list: List) -> Result<Source, DataError> {
         let (label_map, rule) = label_map(config, None)?;
         let sizes = list.pairs.iter().map(|pair| pair.size).collect();
-        Ok(Source { store: Store::Files(list.pairs), sizes, id: list.id, label_map, rule })
+        let files = Files::new(list.pairs, Path::new(&config.root_dataset));
+        Ok(Source { store: Store::Files(files), sizes, id: list.id, label_map, rule })
     }
 
     fn shards(config: &DatasetConfig, dir: &Path) -> Result<Source, DataError> {
@@ -174,7 +241,7 @@ impl Source {
     /// The sample's name: of an image file, its path as the list gives it.
     pub fn name(&self, index: usize) -> &str {
         match &self.store {
-            Store::Files(pairs) => &pairs[index].name,
+            Store::Files(files) => &files.pairs[index].name,
             Store::Shards(set) => {
                 let (shard, record) = set.locate(index);
                 &shard.entries()[record].name
@@ -182,9 +249,17 @@ impl Source {
         }
     }
 
-    /// Identifies the set: equal sets have equal ids. Shards: the id of index.json; lists: a hash of the list.
+    /// Identifies the samples, wherever they are: equal sets have equal ids. Shards: the id of index.json; lists: a hash
+    /// of the list.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Identifies what the samples' labels mean: equal for equal classes of all raw values, whatever file says so.
+    pub fn labels_id(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        self.label_map.table().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
+        hasher.finalize().to_hex().to_string()
     }
 
     /// From the values in [`Sample::label`] to classes.
@@ -212,9 +287,9 @@ impl Source {
     pub fn read(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
         self.read_image(index, sample)?;
         match &self.store {
-            Store::Files(pairs) => {
-                let pair = &pairs[index];
-                with_file(&pair.label, |bytes| pair.decode_label(bytes, &mut sample.label))?;
+            Store::Files(files) => {
+                let pair = &files.pairs[index];
+                files.with(&pair.label, |bytes| pair.decode_label(bytes, &mut sample.label))?;
             }
             Store::Shards(set) => {
                 let (shard, record) = set.locate(index);
@@ -223,7 +298,7 @@ impl Source {
         }
         let Some(value) = self.label_map.first_unmapped(&sample.label) else { return Ok(()) };
         let file = match &self.store {
-            Store::Files(pairs) => pairs[index].label.display().to_string(),
+            Store::Files(files) => files.pairs[index].label.display().to_string(),
             Store::Shards(set) => {
                 let (shard, record) = set.locate(index);
                 record_place(shard, record)
@@ -236,9 +311,9 @@ impl Source {
     pub fn read_image(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
         (sample.width, sample.height) = self.sizes[index];
         match &self.store {
-            Store::Files(pairs) => {
-                let pair = &pairs[index];
-                with_file(&pair.image, |bytes| pair.decode_image(bytes, &mut sample.image))
+            Store::Files(files) => {
+                let pair = &files.pairs[index];
+                files.with(&pair.image, |bytes| pair.decode_image(bytes, &mut sample.image))
             }
             Store::Shards(set) => {
                 let (shard, record) = set.locate(index);
@@ -271,12 +346,11 @@ fn label_map(config: &DatasetConfig, stored: Option<(PathBuf, LabelMap)>) -> Res
     Ok((map, format!("has no entry in the label map of {}", file.display())))
 }
 
-/// Reads a file into this thread's buffer for `decode`.
-fn with_file(path: &Path, decode: impl FnOnce(&[u8]) -> Result<(), DataError>) -> Result<(), DataError> {
-    BYTES.with_borrow_mut(|bytes| {
-        bytes.clear();
-        let read = File::open(path).and_then(|mut file| file.read_to_end(bytes));
-        read.map_err(|error| DataError::Read(path.into(), error))?;
-        decode(bytes)
-    })
+/// Whether there is a folder of this name; not so where the system cannot tell.
+fn is_folder(path: &Path) -> Result<bool, DataError> {
+    match retry::read(path, || fs::metadata(path)) {
+        Ok(about) => Ok(about.is_dir()),
+        Err(error) if Kind::of(&error) == Kind::Input => Ok(false),
+        Err(error) => Err(DataError::Read(path.into(), error)),
+    }
 }

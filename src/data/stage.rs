@@ -6,6 +6,8 @@
 use super::DatasetConfig;
 use super::source::{DataError, Source};
 use crate::comm::{self, Comm};
+use crate::fault::Kind;
+use crate::retry;
 use crate::shard::{Fault, INDEX_FILE, Index, ShardError, ShardInfo, write_durably};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -42,8 +44,11 @@ pub fn open(comm: &dyn Comm, config: &DatasetConfig, list: &str) -> Result<Sourc
 
 /// The copy of a set under `folder`, made or completed if `copies`; None where `list` is no set.
 fn copied(list: &Path, folder: &Path, copies: bool) -> Result<Option<PathBuf>, DataError> {
-    if !list.join(INDEX_FILE).is_file() {
-        return Ok(None);
+    let index = list.join(INDEX_FILE);
+    match retry::read(&index, || fs::metadata(&index)) {
+        Ok(about) if about.is_file() => {}
+        Err(error) if Kind::of(&error) == Kind::Passing => return Err(DataError::Read(index, error)),
+        _ => return Ok(None),
     }
     let index = Index::read(list)?;
     let target = folder.join(index.dataset_id());
@@ -63,7 +68,7 @@ fn copy_set(index: &Index, source: &Path, target: &Path) -> Result<(), DataError
     let mut copied = 0;
     for shard in &index.shards {
         if !is_right(&target.join(&shard.file), shard) {
-            copy_shard(shard, source, target)?;
+            retry::read(&source.join(&shard.file), || copy_shard(shard, source, target))?;
             copied += 1;
         }
     }

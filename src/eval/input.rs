@@ -3,7 +3,7 @@
 use crate::data::DatasetConfig;
 use crate::data::resize::{self, Resizer};
 use crate::data::source::{Sample, Source};
-use crate::fault::BadInput;
+use crate::fault;
 use std::collections::BTreeMap;
 
 /// Images of one shape at one input size.
@@ -77,7 +77,7 @@ pub fn prepare(
     let mut inputs = indices.first().map_or_else(Vec::new, |first| empty_inputs(source.sizes()[*first], dataset));
     for &index in indices {
         let mut sample = Sample::default();
-        source.read(index, &mut sample).map_err(BadInput::new)?;
+        source.read(index, &mut sample).map_err(fault::classified)?;
         let (width, height) = (sample.width, sample.height);
         resize_to_all(resizer, resize::Image { width, height, pixels: &sample.image }, &mut inputs);
         let classes = source.label_map().table();

@@ -17,7 +17,7 @@ pub use outcome::Outcome;
 
 use crate::comm::{Comm, agree};
 use crate::data::{DatasetConfig, resize::Resizer, source::Source};
-use crate::fault::BadInput;
+use crate::fault;
 use crate::metrics::Confusion;
 use crate::model::{ModelConfig, Network};
 use crate::report::html::run::OVERLAYS;
@@ -102,9 +102,9 @@ pub struct EvalJob<'a> {
 pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
     memory::keep_freed_memory();
     let open = || {
-        scorer::check(job.dataset, job.val).map_err(BadInput::new)?;
-        let source = Source::open(job.dataset, &job.dataset.list_val).map_err(BadInput::new)?;
-        let network = Network::blank(job.model, job.dataset.num_class, job.device).map_err(BadInput::new)?;
+        scorer::check(job.dataset, job.val).map_err(fault::classified)?;
+        let source = Source::open(job.dataset, &job.dataset.list_val).map_err(fault::classified)?;
+        let network = Network::blank(job.model, job.dataset.num_class, job.device).map_err(fault::classified)?;
         anyhow::Ok((source, network))
     };
     let (source, network) = agree::agree(comm, open())?;
@@ -242,7 +242,7 @@ impl Evaluation<'_> {
 
     /// This rank's share.
     fn count(&self, network: &Network, rank: usize, ranks: usize) -> anyhow::Result<Tally> {
-        scorer::check(self.dataset, self.val).map_err(BadInput::new)?;
+        scorer::check(self.dataset, self.val).map_err(fault::classified)?;
         let batches = input::batches(self.source.sizes(), self.dataset, self.val.batch_size);
         let mine: Vec<Vec<usize>> = batches.into_iter().skip(rank).step_by(ranks).collect();
         let bar = progress::images(self.progress && rank == 0, mine.iter().map(Vec::len).sum::<usize>() as u64);

@@ -4,6 +4,7 @@ use super::ValConfig;
 use super::fuse::ScoreMap;
 use super::input::Input;
 use crate::data::{DatasetConfig, batch::normalise};
+use crate::fault::{Failure, Kind};
 use crate::model::{EVALUATE, Network};
 use tch::{Device, IndexOp, Tensor};
 
@@ -30,6 +31,15 @@ pub enum ScoreError {
     /// libtorch gave up.
     #[error("the network failed: {0}")]
     Torch(#[from] tch::TchError),
+}
+
+impl Failure for ScoreError {
+    fn kind(&self) -> Kind {
+        match self {
+            ScoreError::Torch(_) => Kind::Passing,
+            _ => Kind::Input,
+        }
+    }
 }
 
 /// Checks what DATASET and VAL say before anything is read.

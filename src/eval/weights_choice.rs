@@ -4,7 +4,7 @@
 //! _decoder. Rank 0 alone looks and reads, and sends what it read to the others, so all ranks have the same.
 
 use crate::comm::{Comm, agree};
-use crate::fault::BadInput;
+use crate::fault::{self, BadInput};
 use crate::model::weights::{self, Part};
 use crate::model::{ModelConfig, Network};
 use crate::sync::replicas;
@@ -67,7 +67,7 @@ fn find(choice: &Choice, model: &ModelConfig) -> anyhow::Result<Weights> {
             Some(path) => Ok(Weights::Checkpoint(path)),
             None => bad_input!("--checkpoint latest: {} holds no checkpoint", choice.dir.display()),
         },
-        Some("best") => match checkpoint::best(choice.dir).map_err(BadInput::new)? {
+        Some("best") => match checkpoint::best(choice.dir).map_err(fault::classified)? {
             Some(found) => Ok(Weights::Checkpoint(found.path)),
             None => bad_input!("--checkpoint best: {} holds no evaluated checkpoint", choice.dir.display()),
         },
@@ -102,7 +102,7 @@ fn first_that_applies(choice: &Choice, model: &ModelConfig) -> anyhow::Result<We
 }
 
 fn newest(dir: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let found = checkpoint::newest(dir).map_err(BadInput::new)?;
+    let found = checkpoint::newest(dir).map_err(fault::classified)?;
     Ok(found.map(|found| {
         found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         found.path
@@ -135,19 +135,19 @@ fn fill(weights: &Weights, model: &ModelConfig, network: &Network) -> anyhow::Re
     let skip = model.skip_mismatched;
     match weights {
         Weights::Checkpoint(path) => {
-            let loaded = checkpoint::load(path).map_err(BadInput::new)?;
+            let loaded = checkpoint::load(path).map_err(fault::classified)?;
             both_parts(network, &loaded.model, path, skip)?;
             let state = loaded.state;
             let text = format!("checkpoint {}, step {}", path.display(), state.step);
             Ok(Origin { text, step: Some(state.step), names: state.class_names, palette: state.palette })
         }
         Weights::File(path) => {
-            both_parts(network, &weights::read(path).map_err(BadInput::new)?, path, skip)?;
+            both_parts(network, &weights::read(path).map_err(fault::classified)?, path, skip)?;
             Ok(Origin { text: path.display().to_string(), ..Origin::default() })
         }
         Weights::Pair { encoder, decoder } => {
             for (part, path) in [(Part::Encoder, encoder), (Part::Decoder, decoder)] {
-                for line in weights::load_file(&network.store, part, path, skip).map_err(BadInput::new)? {
+                for line in weights::load_file(&network.store, part, path, skip).map_err(fault::classified)? {
                     log::info!("{line}");
                 }
             }

@@ -1,5 +1,6 @@
 //! Which encoder and decoder a configuration names, and whether they fit.
 
+use crate::fault::{Failure, Kind};
 use super::{DECODERS, DecoderRow, ENCODERS, EncoderRow, FeatureMap, ModelConfig};
 
 /// Why a network cannot be built.
@@ -17,6 +18,12 @@ pub enum ModelError {
     #[error("MODEL.fc_dim: {fc_dim} is not the width of {encoder}, which is {width}; set it to that, or to 0")]
     #[allow(missing_docs)]
     Width { encoder: String, fc_dim: usize, width: i64 },
+}
+
+impl Failure for ModelError {
+    fn kind(&self) -> Kind {
+        Kind::Input
+    }
 }
 
 /// What the rest of the program needs to know of a network before it is built.

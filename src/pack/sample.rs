@@ -4,6 +4,7 @@ use super::{Pair, Record};
 use crate::data::decode;
 use crate::data::label_map::LabelMap;
 use crate::data::source::DataError;
+use crate::retry;
 use crate::shard::{Codec, compress_label};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -67,7 +68,7 @@ impl Packed {
 /// Tells an input that was changed since: names, lengths and times of both files, and the listed size.
 pub fn stamp(pair: &Pair) -> Result<String, DataError> {
     let file = |path: &Path| {
-        let meta = fs::metadata(path).map_err(|error| DataError::Read(path.into(), error))?;
+        let meta = retry::read(path, || fs::metadata(path)).map_err(|error| DataError::Read(path.into(), error))?;
         Ok::<_, DataError>(format!("{} {} {}", meta.len(), meta.mtime(), meta.mtime_nsec()))
     };
     let (image, label) = (file(&pair.image)?, file(&pair.label)?);
@@ -75,5 +76,5 @@ pub fn stamp(pair: &Pair) -> Result<String, DataError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    fs::read(path).map_err(|error| DataError::Read(path.into(), error))
+    retry::read(path, || fs::read(path)).map_err(|error| DataError::Read(path.into(), error))
 }

@@ -2,19 +2,21 @@
 //!
 //! Images are labelled exactly as in evaluation (`eval::scorer`, `eval::fuse`) and written at their own size: for
 //! `street.jpg`, `street.label.png` (a palette PNG whose indices are the classes), `street.overlay.png` (with a legend)
-//! and `street.json`. An image that cannot be read is reported and skipped, and the run ends with code 2.
+//! and `street.json`. An image that cannot be read is reported and skipped, and the run ends
+//! with code 2, or with 1 where all of them may be readable later.
 
 mod files;
 
 use crate::comm::{Comm, agree};
-use crate::data::{DatasetConfig, decode, resize};
+use crate::data::{DatasetConfig, decode, resize, source::DataError};
 use crate::eval::input::{self, Input};
 use crate::eval::scorer::{self, Scorer};
 use crate::eval::{ValConfig, fuse, weights_choice, workers};
-use crate::fault::BadInput;
+use crate::fault::{self, Failure, Kind};
 use crate::model::{ModelConfig, Network};
 use crate::report::overlay::{self, Image};
 use crate::report::{palette::Classes, picture, progress, write_whole};
+use crate::retry;
 use crate::torch::memory;
 use anyhow::Context;
 use resize::Resizer;
@@ -63,18 +65,19 @@ pub struct PredictJob<'a> {
     pub device: Device,
 }
 
-/// Labels every image once, dealt over the ranks; the exit code is 2 where images could not be read. A collective.
+/// Labels every image once, dealt over the ranks; the exit code is 2 where images are no images, 1 where some
+/// could only not be read. A collective.
 ///
 /// # Errors
 /// Before anything is written: paths that do not exist, no images, two images of one stem, no weights.
 pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
     memory::keep_freed_memory();
     let found = agree::from_root(comm, || {
-        scorer::check(job.dataset, job.val).map_err(BadInput::new)?;
+        scorer::check(job.dataset, job.val).map_err(fault::classified)?;
         Ok(serde_json::to_vec(&files::find(job.inputs, job.out)?)?)
     })?;
     let images: Vec<PathBuf> = serde_json::from_slice(&found)?;
-    let build = || Network::blank(job.model, job.dataset.num_class, job.device).map_err(BadInput::new);
+    let build = || Network::blank(job.model, job.dataset.num_class, job.device).map_err(fault::classified);
     let network = agree::agree(comm, build().map_err(Into::into))?;
     let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, requested: job.checkpoint };
     let origin = weights_choice::load(&choice, job.model, &network, comm)?;
@@ -85,16 +88,30 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
     let predictor = Predictor { job, classes, weights: origin.text };
     let mine: Vec<&PathBuf> = images.iter().skip(comm.rank()).step_by(comm.size()).collect();
     let skipped = agree::agree(comm, predictor.predict_all(&network, &mine, comm.is_root()))?;
-    let mut skipped = [skipped];
+    let mut skipped = [skipped.damaged, skipped.unread];
     comm.all_reduce_i64(&mut skipped)?;
+    let [damaged, unread] = skipped;
     if comm.is_root() {
-        let (labelled, out) = (images.len() as i64 - skipped[0], job.out.display());
+        let (labelled, out) = (images.len() as i64 - damaged - unread, job.out.display());
         println!("{labelled} of {} images labelled in {out}", images.len());
-        if skipped[0] > 0 {
-            log::error!("{} images could not be read and were skipped", skipped[0]);
+        if damaged + unread > 0 {
+            log::error!("{} images could not be read and were skipped", damaged + unread);
         }
     }
-    Ok(if skipped[0] > 0 { 2 } else { 0 })
+    Ok(match skipped {
+        [0, 0] => 0,
+        [0, _] => 1,
+        _ => 2,
+    })
+}
+
+/// Images that were left out.
+#[derive(Clone, Copy, Default)]
+struct Skipped {
+    /// For the user to mend.
+    damaged: i64,
+    /// The system would not read them just now.
+    unread: i64,
 }
 
 /// An image, read and resized.
@@ -113,26 +130,33 @@ struct Predictor<'a> {
 
 impl Predictor<'_> {
     /// Labels `images`; returns how many could not be read.
-    fn predict_all(&self, network: &Network, images: &[&PathBuf], is_root: bool) -> anyhow::Result<i64> {
+    fn predict_all(&self, network: &Network, images: &[&PathBuf], is_root: bool) -> anyhow::Result<Skipped> {
         let (job, out) = (self.job, self.job.out);
         std::fs::create_dir_all(out).with_context(|| format!("{}: cannot be made", out.display()))?;
         let bar = progress::images(is_root, images.len() as u64);
         let scorers =
             Scorer::several(workers::number(images.len(), job.device), network, job.dataset, job.val, job.device);
-        let workers = scorers.into_iter().map(|scorer| (scorer, Resizer::default(), 0)).collect();
+        let workers = scorers.into_iter().map(|scorer| (scorer, Resizer::default(), Skipped::default())).collect();
         let workers = workers::share(workers, images.len(), true, |(scorer, resizer, skipped), at| {
             bar.inc(1);
             match read(images[at], job.dataset, resizer) {
                 Ok(picture) => self.predict(scorer, &picture),
                 Err(cause) => {
-                    *skipped += 1;
+                    match cause.kind() {
+                        Kind::Input => skipped.damaged += 1,
+                        Kind::Passing => skipped.unread += 1,
+                    }
                     bar.suspend(|| log::error!("{cause}; skipped"));
                     Ok(())
                 }
             }
         })?;
         bar.finish_and_clear();
-        Ok(workers.iter().map(|(.., skipped)| skipped).sum())
+        let add = |sum: Skipped, skipped: &Skipped| Skipped {
+            damaged: sum.damaged + skipped.damaged,
+            unread: sum.unread + skipped.unread,
+        };
+        Ok(workers.iter().map(|(.., skipped)| skipped).fold(Skipped::default(), add))
     }
 
     fn predict(&self, scorer: &Scorer, picture: &Picture) -> anyhow::Result<()> {
@@ -163,12 +187,12 @@ impl Predictor<'_> {
     }
 }
 
-/// Reads and resizes an image; an error in words that name it.
-fn read(path: &Path, dataset: &DatasetConfig, resizer: &mut Resizer) -> Result<Picture, String> {
-    let named = |cause: &dyn std::fmt::Display| format!("{}: {cause}", path.display());
-    let bytes = std::fs::read(path).map_err(|cause| named(&cause))?;
+/// Reads and resizes an image.
+fn read(path: &Path, dataset: &DatasetConfig, resizer: &mut Resizer) -> Result<Picture, DataError> {
+    let bytes = retry::read(path, || std::fs::read(path)).map_err(|cause| DataError::Read(path.into(), cause))?;
     let mut pixels = Vec::new();
-    let size = decode::image(&bytes, &mut pixels).map_err(|cause| named(&cause))?;
+    let named = |cause| DataError::Decode(path.display().to_string(), cause);
+    let size = decode::image(&bytes, &mut pixels).map_err(named)?;
     let mut inputs = input::empty_inputs(size, dataset);
     input::resize_to_all(resizer, resize::Image { width: size.0, height: size.1, pixels: &pixels }, &mut inputs);
     Ok(Picture { path: path.into(), size, pixels, inputs })

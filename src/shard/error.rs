@@ -1,5 +1,6 @@
 //! Every way in which a set of shards can be wrong.
 
+use crate::fault::{Failure, Kind};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,5 +118,20 @@ pub enum Fault {
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
         Fault::Io(error)
+    }
+}
+
+impl Failure for Fault {
+    fn kind(&self) -> Kind {
+        match self {
+            Fault::Io(error) => Kind::of(error),
+            _ => Kind::Input,
+        }
+    }
+}
+
+impl Failure for ShardError {
+    fn kind(&self) -> Kind {
+        self.fault.kind()
     }
 }

@@ -1,6 +1,7 @@
 //! index.json: which shards make the set, and what is known of its classes.
 
 use super::{Fault, ShardError, entry, writer::write_durably};
+use crate::retry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
@@ -110,7 +111,7 @@ impl Index {
     pub fn read(dir: &Path) -> Result<Index, ShardError> {
         let file = dir.join(INDEX_FILE);
         let read = || Index::parse(&fs::read(&file)?);
-        read().map_err(|fault| ShardError::new(&file, fault))
+        retry::read(&file, read).map_err(|fault| ShardError::new(&file, fault))
     }
 
     fn parse(bytes: &[u8]) -> Result<Index, Fault> {

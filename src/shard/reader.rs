@@ -3,17 +3,20 @@
 use super::entry::{Entry, HEADER, Header};
 use super::sigbus::{self, Watch};
 use super::{Access, Fault, Index, Part, ShardError, ShardInfo};
+use crate::retry;
 use memmap2::{Advice, Mmap};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A shard, open, its entries checked.
 pub struct Shard {
     path: PathBuf,
-    file: File,
+    /// Opened again where the handle has gone stale.
+    file: Mutex<Arc<File>>,
     header: Header,
     entries: Vec<Entry>,
     map: Option<Map>,
@@ -28,21 +31,14 @@ impl Shard {
     /// Opens a shard and checks all but its records.
     pub fn open(path: &Path, access: Access) -> Result<Shard, ShardError> {
         let open = || -> Result<Shard, Fault> {
-            let file = File::open(path)?;
-            let length = file.metadata()?.len();
-            let mut front = vec![0; HEADER.min(length as usize)];
-            file.read_exact_at(&mut front, 0)?;
-            let header = Header::parse(&front, length)?;
-            if header.file_len != length {
-                return Err(Fault::Length { expected: header.file_len, found: length });
-            }
+            let (file, header) = open_sound(path)?;
             let mut index = vec![0; header.data_start() as usize - HEADER];
             file.read_exact_at(&mut index, HEADER as u64)?;
             let entries = header.entries(&index)?;
             let map = if access.maps(&file) { map(&file, path) } else { None };
-            Ok(Shard { path: path.into(), file, header, entries, map })
+            Ok(Shard { path: path.into(), file: Mutex::new(Arc::new(file)), header, entries, map })
         };
-        open().map_err(|fault| ShardError::new(path, fault))
+        retry::read(path, open).map_err(|fault| ShardError::new(path, fault))
     }
 
     /// The file.
@@ -68,7 +64,7 @@ impl Shard {
         unpack(frame, entry, values).map_err(|fault| ShardError::new(&self.path, fault))
     }
 
-    /// Reads a range and checks its CRC; what does not match is read once more, past the map.
+    /// The bytes of a range whose CRC is right; what does not match, or is not to be had, is read once more, past the map.
     fn bytes<'a>(
         &'a self,
         entry: &Entry,
@@ -77,20 +73,16 @@ impl Shard {
         crc: u32,
         scratch: &'a mut Vec<u8>,
     ) -> Result<&'a [u8], ShardError> {
-        let truncated = || Fault::Truncated { name: entry.name.clone(), part };
         let fail = |fault| ShardError::new(&self.path, fault);
-        let mapped = match &self.map {
-            Some(map) => map.range(&range).map_err(|Gone| fail(truncated()))?,
-            None => None,
-        };
+        let mapped = self.map.as_ref().and_then(|map| map.range(&range));
         if let Some(bytes) = mapped.filter(|bytes| crc32fast::hash(bytes) == crc) {
             return Ok(bytes);
         }
         let reads = if mapped.is_some() { 1 } else { 2 };
         scratch.resize((range.end - range.start) as usize, 0);
         for _ in 0..reads {
-            self.file.read_exact_at(scratch, range.start).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => fail(truncated()),
+            self.read_at(scratch, range.start).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => fail(Fault::Truncated { name: entry.name.clone(), part }),
                 _ => fail(error.into()),
             })?;
             if crc32fast::hash(scratch) == crc {
@@ -99,21 +91,49 @@ impl Shard {
         }
         Err(fail(Fault::RecordCrc { name: entry.name.clone(), part }))
     }
+
+    /// Fills `bytes` from the file at `offset`, trying again what may pass.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let mut failed = false;
+        retry::read(&self.path, || {
+            if failed {
+                self.open_again();
+            }
+            let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            file.read_exact_at(bytes, offset).inspect_err(|_| failed = true)
+        })
+    }
+
+    /// Takes a fresh handle where the shard is still what it was: on a network the old one may be stale for ever.
+    fn open_again(&self) {
+        if let Ok((file, header)) = open_sound(&self.path)
+            && header == self.header
+        {
+            *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(file);
+        }
+    }
 }
 
-/// The file is shorter than it was when it was mapped.
-struct Gone;
+/// Opens a shard and checks its header and length.
+fn open_sound(path: &Path) -> Result<(File, Header), Fault> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut front = vec![0; HEADER.min(length as usize)];
+    file.read_exact_at(&mut front, 0)?;
+    let header = Header::parse(&front, length)?;
+    if header.file_len != length {
+        return Err(Fault::Length { expected: header.file_len, found: length });
+    }
+    Ok((file, header))
+}
 
 impl Map {
-    /// The bytes of a range, brought into memory first: where the file has lost them, the kernel answers EFAULT here,
-    /// while touching them would raise SIGBUS. None where the kernel cannot do that (before Linux 5.14).
-    fn range(&self, range: &Range<u64>) -> Result<Option<&[u8]>, Gone> {
+    /// The bytes of a range, brought into memory first: where the file has lost them or the disk fails, the kernel says
+    /// so here, while touching them would raise SIGBUS. None then, and where the kernel cannot do that (before 5.14).
+    fn range(&self, range: &Range<u64>) -> Option<&[u8]> {
         let (start, length) = (range.start as usize, (range.end - range.start) as usize);
-        match self.bytes.advise_range(Advice::PopulateRead, start, length) {
-            Ok(()) => Ok(Some(&self.bytes[start..start + length])),
-            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Err(Gone),
-            Err(_) => Ok(None),
-        }
+        self.bytes.advise_range(Advice::PopulateRead, start, length).ok()?;
+        Some(&self.bytes[start..start + length])
     }
 }
 

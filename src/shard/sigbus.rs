@@ -1,5 +1,8 @@
 //! The last line of defence under a mapped shard: a SIGBUS ends the process with the shard's name, not with silence.
 //!
+//! The exit code is 1: whether the file was cut short or the disk failed for a moment is not known here, and the next
+//! start checks every shard.
+//!
 //! A file that shrinks between [`super::Shard`]'s check and the read of its bytes raises SIGBUS. The handler may only
 //! do what is async-signal-safe: it walks a list that is never freed, writes with write(2) and leaves with _exit(2).
 
@@ -74,8 +77,8 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
                 say(b"segdist: ");
                 say_rank();
                 say(current.name.as_bytes());
-                say(b": was truncated or replaced while it was read; copy the shard again\n");
-                libc::_exit(2);
+                say(b": could not be read under its map: the disk failed, or the shard was truncated or replaced\n");
+                libc::_exit(1);
             }
             region = current.next.load(Ordering::Acquire);
         }

@@ -135,7 +135,7 @@ impl<'a> Run<'a> {
         let parts = start::build(job, &beginning, &place, &**comm)?;
         start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
         let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
-        let trace = Trace::open(&job.dist.trace, &**comm).map_err(|error| BadInput::new(error).into());
+        let trace = Trace::open(&job.dist.trace, &**comm).map_err(fault::classified);
         let journal = Journal::new(agree::agree(&**comm, trace)?);
         let steps = journal.channel(comm.clone(), Lane::Step);
         let trainer = start::trainer(job, &beginning, &place, &data, parts, &steps, &journal)?;

@@ -68,7 +68,7 @@ impl Recorder {
         if self.history.has("train", update.step) {
             return;
         }
-        let Shown { loss, accuracy } = shown;
+        let Shown { loss, accuracy, reads, substituted } = shown;
         let (steps, step_s, data_s, comm_s) = std::mem::take(&mut self.since);
         let mean = |seconds: f64| seconds / steps.max(1) as f64;
         let images_per_s = self.global_batch as f64 / mean(step_s);
@@ -100,6 +100,7 @@ impl Recorder {
                 "epoch": epoch, "loss": loss, "acc": accuracy,
                 "lr_encoder": update.lr_encoder, "lr_decoder": update.lr_decoder,
                 "step_s": mean(step_s), "data_s": mean(data_s), "comm_s": mean(comm_s), "images_per_s": images_per_s,
+                "read_retries": reads.retries, "read_failures": reads.failures, "substituted": substituted,
             }),
         );
     }

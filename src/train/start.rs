@@ -13,7 +13,7 @@ use crate::data::loader::{Loader, Share};
 use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
 use crate::data::source::{DataError, Source};
 use crate::data::stage;
-use crate::fault::BadInput;
+use crate::fault;
 use crate::model::layers::Normalize;
 use crate::model::{ModelConfig, Network, weights};
 use crate::optim::{self, Flat, LossScale, Optimizer};
@@ -44,8 +44,8 @@ pub struct Beginning {
     pub loss_scale: Option<(f64, u64)>,
     /// Evaluations made so far.
     pub scores: Vec<Score>,
-    /// The data set that the checkpoint was trained on.
-    pub dataset_id: Option<String>,
+    /// The samples that the checkpoint was trained on, and what their labels meant.
+    pub data: Option<(String, String)>,
     /// The checkpoint to continue from, on rank 0's file system.
     pub checkpoint: Option<PathBuf>,
 }
@@ -69,9 +69,9 @@ pub fn begin(job: &Job, comm: &dyn Comm, lock: &mut Option<Lock>) -> anyhow::Res
     let bytes = agree::from_root(comm, || {
         if job.resume == Resume::None || !checkpoint::exists(job.dir) {
             // Before anything is written: a run without initial values is not wanted.
-            weights::named(&initial(job)).map_err(BadInput::new)?;
+            weights::named(&initial(job)).map_err(fault::classified)?;
         }
-        *lock = Some(Lock::take(job.dir).map_err(BadInput::new)?);
+        *lock = Some(Lock::take(job.dir).map_err(fault::classified)?);
         let beginning = match find(job)? {
             Some((path, state)) => resume(job, path, state)?,
             None => fresh(job, comm.size()),
@@ -91,9 +91,9 @@ fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
             }
             Ok(None)
         }
-        Resume::From(path) => Ok(Some((path.clone(), checkpoint::check(path).map_err(BadInput::new)?))),
+        Resume::From(path) => Ok(Some((path.clone(), checkpoint::check(path).map_err(fault::classified)?))),
         Resume::Auto => {
-            let Some(found) = checkpoint::newest(job.dir).map_err(BadInput::new)? else { return Ok(None) };
+            let Some(found) = checkpoint::newest(job.dir).map_err(fault::classified)? else { return Ok(None) };
             for warning in &found.warnings {
                 log::warn!("{warning}; using {}", found.path.display());
             }
@@ -106,15 +106,7 @@ fn fresh(job: &Job, ranks: usize) -> Beginning {
     let train = job.train;
     let global_batch = if train.global_batch > 0 { train.global_batch } else { train.batch_size_per_gpu * ranks };
     let step = train.start_epoch * train.epoch_iters;
-    Beginning {
-        step,
-        global_batch,
-        updates: step,
-        loss_scale: None,
-        scores: Vec::new(),
-        dataset_id: None,
-        checkpoint: None,
-    }
+    Beginning { step, global_batch, updates: step, loss_scale: None, scores: Vec::new(), data: None, checkpoint: None }
 }
 
 /// The configuration must agree with the checkpoint's in all that the future depends on.
@@ -141,14 +133,14 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
     // Later checkpoints, damaged or not, are of a future that will be made again.
     checkpoint::set_aside_after(job.dir, state.step)?;
     let loss_scale = Some((state.loss_scale, state.loss_scale_steps));
-    let State { step, global_batch, updates, scores, dataset_id, .. } = state;
+    let State { step, global_batch, updates, scores, dataset_id, labels_id, .. } = state;
     Ok(Beginning {
         step,
         global_batch,
         updates,
         loss_scale,
         scores,
-        dataset_id: Some(dataset_id),
+        data: Some((dataset_id, labels_id)),
         checkpoint: Some(path),
     })
 }
@@ -170,27 +162,43 @@ fn write_config(job: &Job, beginning: &Beginning) -> anyhow::Result<()> {
 
 /// Opens lists or shards on this rank, staged if asked to, and makes the order. A collective.
 pub fn open_data(job: &Job, beginning: &Beginning, comm: &dyn Comm) -> anyhow::Result<Data> {
-    let open = |list: &str| stage::open(comm, job.dataset, list).map_err(BadInput::new);
+    let open = |list: &str| stage::open(comm, job.dataset, list).map_err(fault::classified);
     // Both before either's error: opening is a collective.
     let (train, val) = (open(&job.dataset.list_train), open(&job.dataset.list_val));
     let (train, val) = (Arc::new(train?), Arc::new(val?));
-    if let Some(id) = &beginning.dataset_id
-        && id != train.id()
-    {
-        crate::bad_input!(
-            "{}: these are not the samples that the checkpoint was trained on; give the same data, or --resume none",
-            job.dataset.list_train
-        );
+    if let Some((samples, labels)) = &beginning.data {
+        check_data(samples, labels, &train, job)?;
     }
     let spec = OrderSpec::new(job.dataset, job.train, beginning.global_batch);
     let order = Arc::new(Order::new(train.sizes(), spec));
     Ok(Data { train, val, order })
 }
 
+/// The data that a checkpoint was trained on are known by their content; their names and places may change.
+fn check_data(samples: &str, labels: &str, train: &Source, job: &Job) -> anyhow::Result<()> {
+    let dataset = job.dataset;
+    if samples != train.id() {
+        crate::bad_input!(
+            "{}: these are not the samples that the checkpoint was trained on; give the same data, or --resume none",
+            dataset.list_train
+        );
+    }
+    if labels.is_empty() {
+        log::warn!("the checkpoint does not say what its label values meant: it is taken that they mean the same now");
+    } else if labels != train.labels_id() {
+        let origin = if dataset.label_map.is_empty() { &dataset.list_train } else { &dataset.label_map };
+        crate::bad_input!(
+            "{origin}: label values do not mean the classes that the checkpoint was trained with (DATASET.label_map); \
+             give the same label map, or --resume none"
+        );
+    }
+    Ok(())
+}
+
 /// The network at its first values, the same on every rank, with the optimizer that trains it.
 pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -> anyhow::Result<Parts> {
     let network =
-        Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(BadInput::new)?;
+        Network::build(job.model, job.dataset.num_class, place.device, job.train.seed).map_err(fault::classified)?;
     if job.train.channels_last {
         optim::to_channels_last(&network.store);
     }
@@ -200,7 +208,7 @@ pub fn build(job: &Job, beginning: &Beginning, place: &Place, comm: &dyn Comm) -
         match &beginning.checkpoint {
             Some(path) => restore(path, &network, &optimizer)?,
             None => {
-                for line in weights::initialize(&network.store, &initial(job)).map_err(BadInput::new)? {
+                for line in weights::initialize(&network.store, &initial(job)).map_err(fault::classified)? {
                     log::info!("{line}");
                 }
             }
@@ -264,12 +272,14 @@ pub fn shake_hands(
         ("version of segdist", env!("CARGO_PKG_VERSION").to_owned()),
         ("configuration", job.config.clone()),
         ("training data set", data.train.id().to_owned()),
+        ("classes of the training labels", data.train.labels_id()),
         ("validation data set", data.val.id().to_owned()),
+        ("classes of the validation labels", data.val.labels_id()),
         ("parameters", shapes),
         ("first step", beginning.step.to_string()),
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value));
-    agree::agree(comm, handshake::compare(comm, &facts).map_err(|error| BadInput::new(error).into()))
+    agree::agree(comm, handshake::compare(comm, &facts).map_err(fault::classified))
 }
 
 /// Puts the parts together.
@@ -300,6 +310,7 @@ pub fn trainer(
         scale: beginning.loss_scale.map_or(scale, |(value, good)| scale.restored(value, good)),
         trace: journal.trace.clone(),
         copying: None,
+        substituted: 0,
     })
 }
 
@@ -331,6 +342,7 @@ pub fn state(job: &Job, beginning: &Beginning, data: &Data, ranks: usize) -> Sta
         seed: job.train.seed,
         order_version: ORDER_VERSION,
         dataset_id: data.train.id().to_owned(),
+        labels_id: data.train.labels_id(),
         global_batch: beginning.global_batch,
         ranks,
         scores: beginning.scores.clone(),

@@ -5,11 +5,12 @@ use crate::comm::trace::{Lane, Trace};
 use crate::comm::{Comm, CommError, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::loader::{Loader, StepBatch};
-use crate::fault::{self, BadInput};
+use crate::fault;
 use crate::loss;
 use crate::model::layers::{DropoutKey, Normalize};
 use crate::model::{BnRunning, Network, Pass};
 use crate::optim::{LossScale, Optimizer};
+use crate::retry::{self, Counts};
 use crate::schedule::{LossNorm, TrainConfig, poly};
 use crate::sync::buckets::{Reduced, Reducer};
 use crate::torch::{memory, precision};
@@ -45,6 +46,8 @@ pub struct Trainer {
     pub trace: Trace,
     /// A checkpoint that still copies what the next update will change.
     pub copying: Option<Copying>,
+    /// Corrupt samples of this rank that were replaced since [`Shown`] last told.
+    pub substituted: usize,
 }
 
 /// What an update did.
@@ -75,13 +78,17 @@ pub struct Update {
     pub samples: Vec<u32>,
 }
 
-/// Loss and accuracy (0 to 1) of a whole global batch.
+/// Loss and accuracy (0 to 1) of a whole global batch, and what reading has cost all ranks.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown {
     /// Deep supervision included.
     pub loss: f64,
     /// Correctly labelled pixels ÷ labelled pixels.
     pub accuracy: f64,
+    /// Reads tried again, and reads given up, since the last time.
+    pub reads: Counts,
+    /// Corrupt samples that were replaced since the last time.
+    pub substituted: u64,
 }
 
 impl Trainer {
@@ -91,10 +98,11 @@ impl Trainer {
         let span = |name| trace.span(Lane::Step, name);
         let start = Instant::now();
         let waiting = span("data");
-        let batch = self.loader.next().map_err(BadInput::new);
+        let batch = self.loader.next().map_err(fault::classified);
         drop(waiting);
         let data_s = start.elapsed().as_secs_f64();
         let (batch, mut totals) = self.agree(batch, stop)?;
+        self.substituted += batch.substituted;
 
         self.reducer.zero();
         let last = batch.rounds.len().saturating_sub(1);
@@ -150,24 +158,33 @@ impl Trainer {
 
     /// Before any rank enters the step: how many labels all batches have, whether a rank asks to stop, and whether all
     /// have their batch; one that has none ends the job on all ranks, with its reason.
-    fn agree(&self, batch: Result<StepBatch, BadInput>, stop: bool) -> anyhow::Result<(StepBatch, Totals)> {
+    fn agree(&self, batch: anyhow::Result<StepBatch>, stop: bool) -> anyhow::Result<(StepBatch, Totals)> {
         let valid = batch.as_ref().map_or(0, valid_labels);
         let mut counts = [valid, stop.into(), batch.is_err().into()];
         self.comm.all_reduce_i64(&mut counts)?;
         let [valid, stops, failures] = counts;
-        let batch = if failures > 0 { agree::agree(&*self.comm, batch.map_err(Into::into))? } else { batch? };
+        let batch = if failures > 0 { agree::agree(&*self.comm, batch)? } else { batch? };
         Ok((batch, Totals { valid, stop: stops > 0, ..Totals::default() }))
     }
 
     /// This rank's loss; loss and accuracy of all, where TRAIN.disp_iter wants to see them.
-    fn sum_up(&self, totals: &Totals) -> Result<(f64, Option<Shown>), CommError> {
+    fn sum_up(&mut self, totals: &Totals) -> Result<(f64, Option<Shown>), CommError> {
         let (loss, step) = (totals.loss(), self.step + 1);
         if !step.is_multiple_of(self.recipe.disp_iter) && step != self.recipe.total_steps() {
             return Ok((loss, None));
         }
-        let mut sums = [loss, totals.correct() as f64];
+        let Counts { retries, failures } = retry::take_counts();
+        let substituted = std::mem::take(&mut self.substituted);
+        let mut sums = [loss, totals.correct() as f64, retries as f64, failures as f64, substituted as f64];
         self.comm.all_reduce_f64(&mut sums)?;
-        Ok((loss, Some(Shown { loss: sums[0], accuracy: sums[1] / totals.valid.max(1) as f64 })))
+        let [loss_of_all, correct, retries, failures, substituted] = sums;
+        let shown = Shown {
+            loss: loss_of_all,
+            accuracy: correct / totals.valid.max(1) as f64,
+            reads: Counts { retries: retries as u64, failures: failures as u64 },
+            substituted: substituted as u64,
+        };
+        Ok((loss, Some(shown)))
     }
 
     /// Σ nll of both heads, and the correctly labelled pixels.

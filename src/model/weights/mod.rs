@@ -12,6 +12,7 @@ mod storage;
 mod tar;
 mod zip;
 
+use crate::fault::{Failure, Kind};
 use std::path::{Path, PathBuf};
 
 use tch::Tensor;
@@ -24,7 +25,7 @@ pub use safetensors::{dtype, read as read_safetensors, write_safetensors};
 /// Files larger than this are refused before anything is allocated; the largest network here takes 0.6 GB.
 const MAX_FILE: u64 = 16 << 30;
 
-/// Why weights are not loaded. Every one of these lies in what the user gave.
+/// Why weights are not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file cannot be opened or read.
@@ -49,6 +50,15 @@ pub enum WeightsError {
     /// No initial values were named.
     #[error("{0}")]
     Nothing(String),
+}
+
+impl Failure for WeightsError {
+    fn kind(&self) -> Kind {
+        match self {
+            WeightsError::Open { source, .. } => Kind::of(source),
+            WeightsError::Content { .. } | WeightsError::Mismatch(_) | WeightsError::Nothing(_) => Kind::Input,
+        }
+    }
 }
 
 /// The named tensors of a file, on the CPU, in the file's order: .pth in any form, .safetensors, or the

@@ -3,7 +3,6 @@
 mod chart;
 pub mod run;
 
-use crate::fault::BadInput;
 use anyhow::Context;
 use chart::Line;
 use run::Run;
@@ -28,7 +27,7 @@ const CHARTS: [(&str, &str, &str); 6] = [
 /// # Errors
 /// A folder without a history; `out` cannot be written.
 pub fn write(dirs: &[PathBuf], out: &Path) -> anyhow::Result<()> {
-    let runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<_, _>>().map_err(BadInput::new)?;
+    let runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<_, _>>()?;
     super::write_whole(out, page(&runs).as_bytes()).with_context(|| format!("{}: cannot be written", out.display()))
 }
 

@@ -1,9 +1,10 @@
 //! What a run's folder tells, read leniently: a run that is under way, or was killed, has files missing.
 
+use crate::fault::{self, Kind};
 use crate::report::history;
-use anyhow::Context;
 use serde_json::Value;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 /// Files that training leaves for reports, in the run's folder.
@@ -45,7 +46,11 @@ impl Run {
     /// No metrics.jsonl that can be read.
     pub fn read(dir: &Path) -> anyhow::Result<Run> {
         let path = dir.join(history::FILE);
-        let text = fs::read(&path).with_context(|| format!("{}: cannot be read; name a run's DIR", path.display()))?;
+        let unreadable = |cause: io::Error| {
+            let message = format!("{}: cannot be read: {cause}; name a run's DIR", path.display());
+            fault::error(Kind::of(&cause), message)
+        };
+        let text = fs::read(&path).map_err(unreadable)?;
         let events =
             String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let name = dir.canonicalize().unwrap_or_else(|_| dir.into());
