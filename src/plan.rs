@@ -6,8 +6,8 @@
 use crate::bad_input;
 use crate::data::DatasetConfig;
 use crate::data::augment::{Augment, padded_size};
+use crate::data::dataset::Dataset;
 use crate::data::order::{MicroBatch, Order, OrderSpec};
-use crate::data::source::Source;
 use crate::fault;
 use crate::schedule::TrainConfig;
 use serde::Serialize;
@@ -62,7 +62,7 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, ranks: usize, json: boo
     if ranks == 0 {
         bad_input!("--ranks must be at least 1");
     }
-    let source = Source::open(dataset, &dataset.list_train).map_err(fault::classified)?;
+    let source = Dataset::open(dataset, &dataset.list_train).map_err(fault::classified)?;
     let plan = plan(source.sizes(), dataset, train, ranks);
     if json {
         println!("{}", serde_json::to_string(&plan)?);

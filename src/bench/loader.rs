@@ -4,9 +4,9 @@
 
 use crate::data::augment::{Augment, Scratch, padded_size};
 use crate::data::batch::normalise;
+use crate::data::dataset::Dataset;
 use crate::data::loader::{Loader, Share, granted};
 use crate::data::order::{Order, OrderSpec};
-use crate::data::source::Source;
 use crate::data::{DatasetConfig, decode};
 use crate::fault;
 use crate::schedule::TrainConfig;
@@ -68,7 +68,7 @@ impl Stages {
 
 /// Measures the loader of the training list and prints a report or one JSON object.
 pub fn run(dataset: &DatasetConfig, train: &TrainConfig, json: bool) -> anyhow::Result<()> {
-    let source = Arc::new(Source::open(dataset, &dataset.list_train).map_err(fault::classified)?);
+    let source = Arc::new(Dataset::open(dataset, &dataset.list_train).map_err(fault::classified)?);
     let device = Device::cuda_if_available();
     let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(dataset, train, train.batch_size_per_gpu)));
     let mut outcome = rate(&source, &order, dataset, train, device)?;
@@ -86,7 +86,7 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, json: bool) -> anyhow::
 
 /// Runs the loader as training does.
 fn rate(
-    source: &Arc<Source>,
+    source: &Arc<Dataset>,
     order: &Arc<Order>,
     dataset: &DatasetConfig,
     train: &TrainConfig,
@@ -132,7 +132,7 @@ fn rate(
 
 /// Walks the same steps on this thread, a clock around each stage: images, seconds, seconds of each stage.
 fn stages(
-    source: &Source,
+    source: &Dataset,
     order: &Order,
     dataset: &DatasetConfig,
     train: &TrainConfig,

@@ -2,9 +2,10 @@
 
 use super::augment::{Augment, Placement, Scratch, padded_size};
 use super::batch::{Buffers, HostBatch};
+use super::dataset::Dataset;
 use super::order::MicroBatch;
 use super::random::{KeyedRng, Purpose};
-use super::source::{DataError, Source};
+use super::source::DataError;
 use super::{DatasetConfig, OnCorrupt};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ const SUBSTITUTES: usize = 16;
 
 /// What makes micro-batches out of a source.
 pub(super) struct Assembler {
-    source: Arc<Source>,
+    source: Arc<Dataset>,
     augment: Augment,
     seed: u64,
     padding_constant: u32,
@@ -26,7 +27,7 @@ pub(super) struct Assembler {
 }
 
 impl Assembler {
-    pub fn new(source: Arc<Source>, config: &DatasetConfig, padding_label: i64, seed: u64) -> Assembler {
+    pub fn new(source: Arc<Dataset>, config: &DatasetConfig, padding_label: i64, seed: u64) -> Assembler {
         Assembler {
             source,
             augment: Augment::new(config, seed),

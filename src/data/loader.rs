@@ -3,8 +3,9 @@
 use super::DatasetConfig;
 use super::assemble::Assembler;
 use super::batch::HostBatch;
+use super::dataset::Dataset;
 use super::order::Order;
-use super::source::{DataError, Source};
+use super::source::DataError;
 use crate::comm;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::VecDeque;
@@ -65,7 +66,7 @@ impl Loader {
     /// process may use; 0 means all of those.
     #[allow(clippy::too_many_arguments)]
     pub fn start(
-        source: Arc<Source>,
+        source: Arc<Dataset>,
         order: Arc<Order>,
         config: &DatasetConfig,
         padding_label: i64,

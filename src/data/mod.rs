@@ -3,6 +3,7 @@
 mod assemble;
 pub mod augment;
 pub mod batch;
+pub mod dataset;
 pub mod decode;
 pub mod label_map;
 pub mod layout;

@@ -4,7 +4,8 @@
 //! Every shard is hashed whether it is copied or found there; index.json is written last.
 
 use super::DatasetConfig;
-use super::source::{DataError, Source};
+use super::dataset::Dataset;
+use super::source::DataError;
 use crate::comm::{self, Comm};
 use crate::fault::Kind;
 use crate::retry;
@@ -23,16 +24,16 @@ const BLOCK: usize = 1 << 20;
 /// through every barrier and then says so; whoever calls this agrees on the outcome. With DATASET.stage_keep False the
 /// copy loses its names once all have opened it: open files stay readable, and their space is free when the last
 /// process ends, however it ends.
-pub fn open(comm: &dyn Comm, config: &DatasetConfig, list: &str) -> Result<Source, DataError> {
+pub fn open(comm: &dyn Comm, config: &DatasetConfig, list: &str) -> Result<Dataset, DataError> {
     if config.stage.is_empty() {
-        return Source::open(config, list);
+        return Dataset::open(config, list);
     }
     let (place, _) = comm::local_place(comm)?;
     let ready = copied(Path::new(list), Path::new(&config.stage), place == 0);
     comm.barrier()?;
     let opened = ready.and_then(|target| {
         let folder = target.as_ref().map_or(list.into(), |target| target.to_string_lossy());
-        Ok((Source::open(config, &folder)?, target))
+        Ok((Dataset::open(config, &folder)?, target))
     });
     comm.barrier()?;
     let (source, target) = opened?;

@@ -1,8 +1,9 @@
 //! Images as the network's inputs: read, resized to every size.
 
 use crate::data::DatasetConfig;
+use crate::data::dataset::Dataset;
 use crate::data::resize::{self, Resizer};
-use crate::data::source::{Sample, Source};
+use crate::data::source::Sample;
 use crate::fault;
 use std::collections::BTreeMap;
 
@@ -68,7 +69,7 @@ pub fn resize_to_all(resizer: &mut Resizer, image: resize::Image, inputs: &mut [
 
 /// Reads and resizes the images `indices` of `source`, whose input sizes are equal.
 pub fn prepare(
-    source: &Source,
+    source: &Dataset,
     dataset: &DatasetConfig,
     indices: &[usize],
     resizer: &mut Resizer,

@@ -16,7 +16,7 @@ pub use crate::metrics::Iou;
 pub use outcome::Outcome;
 
 use crate::comm::{Comm, agree};
-use crate::data::{DatasetConfig, resize::Resizer, source::Source};
+use crate::data::{DatasetConfig, dataset::Dataset, resize::Resizer};
 use crate::fault;
 use crate::metrics::Confusion;
 use crate::model::{ModelConfig, Network};
@@ -103,7 +103,7 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
     memory::keep_freed_memory();
     let open = || {
         scorer::check(job.dataset, job.val).map_err(fault::classified)?;
-        let source = Source::open(job.dataset, &job.dataset.list_val).map_err(fault::classified)?;
+        let source = Dataset::open(job.dataset, &job.dataset.list_val).map_err(fault::classified)?;
         let network = Network::blank(job.model, job.dataset.num_class, job.device).map_err(fault::classified)?;
         anyhow::Ok((source, network))
     };
@@ -141,7 +141,7 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
 }
 
 /// Names and colours: the data set's, else those kept with the weights, else ADE20K's or generated ones.
-fn classes(source: &Source, origin: &Origin, count: usize) -> Classes {
+fn classes(source: &Dataset, origin: &Origin, count: usize) -> Classes {
     let names = source.class_names().unwrap_or(&origin.names);
     Classes::new(count, Some(names), Some(source.palette().unwrap_or(&origin.palette)))
 }
@@ -159,7 +159,7 @@ pub struct Overlays {
 /// What a network is evaluated on, and how.
 pub struct Evaluation<'a> {
     /// Labelled images.
-    pub source: &'a Source,
+    pub source: &'a Dataset,
     /// How images are cut to size.
     pub dataset: &'a DatasetConfig,
     /// What is measured.

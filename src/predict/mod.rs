@@ -78,7 +78,7 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
     })?;
     let images: Vec<PathBuf> = serde_json::from_slice(&found)?;
     let build = || Network::blank(job.model, job.dataset.num_class, job.device).map_err(fault::classified);
-    let network = agree::agree(comm, build().map_err(Into::into))?;
+    let network = agree::agree(comm, build())?;
     let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, requested: job.checkpoint };
     let origin = weights_choice::load(&choice, job.model, &network, comm)?;
     if comm.is_root() {

@@ -9,9 +9,10 @@ use crate::comm::journal::Journal;
 use crate::comm::trace::Lane;
 use crate::comm::watchdog::{Limits, Watchdog};
 use crate::comm::{Comm, CommError, agree};
+use crate::data::dataset::Dataset;
 use crate::data::loader::{Loader, Share};
 use crate::data::order::{ORDER_VERSION, Order, OrderSpec};
-use crate::data::source::{DataError, Source};
+use crate::data::source::DataError;
 use crate::data::stage;
 use crate::fault;
 use crate::model::layers::Normalize;
@@ -59,8 +60,8 @@ pub struct Parts {
 
 /// Data and order of a run, opened on this rank.
 pub struct Data {
-    pub train: Arc<Source>,
-    pub val: Arc<Source>,
+    pub train: Arc<Dataset>,
+    pub val: Arc<Dataset>,
     pub order: Arc<Order>,
 }
 
@@ -175,7 +176,7 @@ pub fn open_data(job: &Job, beginning: &Beginning, comm: &dyn Comm) -> anyhow::R
 }
 
 /// The data that a checkpoint was trained on are known by their content; their names and places may change.
-fn check_data(samples: &str, labels: &str, train: &Source, job: &Job) -> anyhow::Result<()> {
+fn check_data(samples: &str, labels: &str, train: &Dataset, job: &Job) -> anyhow::Result<()> {
     let dataset = job.dataset;
     if samples != train.id() {
         crate::bad_input!(

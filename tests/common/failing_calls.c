@@ -1,4 +1,4 @@
-/* Makes chosen system calls on chosen files fail; preloaded into a program by tests/failing_disk.rs.
+/* Makes chosen system calls on chosen files fail; preloaded into a program by tests/ranks/failing_disk.rs.
  *
  * FAILING_CALL   open, read, pread or madvise
  * FAILING_ERRNO  the error's number; ESTALE holds for a file until it is opened again

@@ -1,18 +1,19 @@
 //! The synthetic data set: whole, reproducible, and not to be told apart by colour.
 
 use segdist::data::DatasetConfig;
-use segdist::data::source::{Sample, Source};
+use segdist::data::dataset::Dataset;
+use segdist::data::source::Sample;
 use segdist::demo_data;
 use std::fs;
 use std::path::Path;
 
-fn open(dir: &Path, split: &str) -> Source {
+fn open(dir: &Path, split: &str) -> Dataset {
     let root = dir.to_str().unwrap();
     let config = DatasetConfig { root_dataset: root.into(), num_class: 5, ..DatasetConfig::default() };
-    Source::open(&config, &format!("{root}/{split}.odgt")).unwrap()
+    Dataset::open(&config, &format!("{root}/{split}.odgt")).unwrap()
 }
 
-fn samples(source: &Source) -> Vec<Sample> {
+fn samples(source: &Dataset) -> Vec<Sample> {
     let read = |i| {
         let mut sample = Sample::default();
         source.read(i, &mut sample).unwrap();

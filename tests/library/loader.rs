@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 use segdist::data::augment::eval_image;
+use segdist::data::dataset::Dataset;
 use segdist::data::loader::{Loader, Share, StepBatch};
 use segdist::data::order::{Order, OrderSpec};
 use segdist::data::resize::{Image, Resizer, nearest, target_size};
-use segdist::data::source::{Sample, Source};
+use segdist::data::source::Sample;
 use segdist::data::{DatasetConfig, OnCorrupt};
 use segdist::schedule::TrainConfig;
 use std::fs;
@@ -50,7 +51,7 @@ fn data(count: u32) -> (tempfile::TempDir, DatasetConfig) {
 }
 
 fn loader(config: &DatasetConfig, global: usize, micro: usize, rank: usize, ranks: usize, threads: usize) -> Loader {
-    let source = Arc::new(Source::open(config, &config.list_train).unwrap());
+    let source = Arc::new(Dataset::open(config, &config.list_train).unwrap());
     let train = TrainConfig { seed: SEED, batch_size_per_gpu: micro, ..TrainConfig::default() };
     let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(config, &train, global)));
     Loader::start(source, order, config, -1, SEED, Share { rank, ranks }, 0, threads).unwrap()
@@ -110,7 +111,7 @@ fn samples_are_made_as_the_reference_makes_them() {
     for rate in [1, 3, 4, 8] {
         let (_dir, mut config) = data(12);
         config.segm_downsampling_rate = rate;
-        let source = Source::open(&config, &config.list_train).unwrap();
+        let source = Dataset::open(&config, &config.list_train).unwrap();
         let mut loader = loader(&config, 4, 2, 0, 1, 1);
         let mut sample = Sample::default();
         let mut flips = [0, 0];
@@ -220,7 +221,7 @@ fn a_corrupt_sample_ends_the_stream_or_is_replaced_the_same_way_everywhere() {
 #[test]
 fn a_loader_that_is_dropped_early_lets_its_threads_go() {
     let (_dir, config) = data(8);
-    let source = Arc::new(Source::open(&config, &config.list_train).unwrap());
+    let source = Arc::new(Dataset::open(&config, &config.list_train).unwrap());
     let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(&config, &TrainConfig::default(), 4)));
     let share = Share { rank: 0, ranks: 1 };
     drop(Loader::start(source.clone(), order, &config, -1, SEED, share, 0, 2).unwrap());

@@ -1,8 +1,9 @@
 //! Packing: the same input makes the same bytes, whatever happens on the way, and bad input is named.
 
 use crate::data_files::{contents, line, pair, png};
+use segdist::data::dataset::Dataset;
 use segdist::data::layout::Layout;
-use segdist::data::source::{Sample, Source};
+use segdist::data::source::Sample;
 use segdist::data::{DatasetConfig, Io};
 use segdist::fault::BadInput;
 use segdist::pack::{Input, PackOptions, run};
@@ -58,9 +59,10 @@ fn a_packed_set_reads_as_its_files_do() {
     folders(root);
     run(&options(root, "out")).unwrap();
     let config = DatasetConfig { root_dataset: root.to_str().unwrap().into(), ..DatasetConfig::default() };
-    let files = Source::open(&config, "images:labels").unwrap();
+    let files = Dataset::open(&config, "images:labels").unwrap();
     for io in [Io::Auto, Io::Mmap, Io::Pread] {
-        let shards = Source::open(&DatasetConfig { io, ..config.clone() }, root.join("out").to_str().unwrap()).unwrap();
+        let shards =
+            Dataset::open(&DatasetConfig { io, ..config.clone() }, root.join("out").to_str().unwrap()).unwrap();
         assert_eq!(shards.sizes(), files.sizes());
         let (mut one, mut other) = (Sample::default(), Sample::default());
         for i in 0..files.len() {
@@ -219,7 +221,7 @@ fn a_label_map_is_checked_stored_and_applied() {
 
     let open = |num_class| {
         let config = DatasetConfig { num_class, ..DatasetConfig::default() };
-        Source::open(&config, root.join("out").to_str().unwrap())
+        Dataset::open(&config, root.join("out").to_str().unwrap())
     };
     let source = open(2).unwrap();
     let mut sample = Sample::default();
@@ -253,7 +255,7 @@ fn layouts_find_their_files_and_store_their_classes() {
         let out = root.join(format!("{folder}.packed"));
         run(&PackOptions::new(input, &out)).unwrap();
         let config = DatasetConfig { num_class: classes, ..DatasetConfig::default() };
-        let source = Source::open(&config, out.to_str().unwrap()).unwrap();
+        let source = Dataset::open(&config, out.to_str().unwrap()).unwrap();
         assert_eq!(
             (source.len(), source.class_names().unwrap().len(), source.palette().unwrap().len()),
             (1, classes, classes)

@@ -1,8 +1,8 @@
 //! The plan of an order: figures from their definition, and degenerate lists.
 
 use proptest::prelude::*;
+use segdist::data::dataset::Dataset;
 use segdist::data::order::{Order, OrderSpec};
-use segdist::data::source::Source;
 use segdist::data::{DatasetConfig, SizePer};
 use segdist::plan::plan;
 use segdist::schedule::TrainConfig;
@@ -58,7 +58,7 @@ fn photos() -> Vec<(u32, u32)> {
 /// ADE20K's own sizes, where its list lies beside the repository.
 fn official() -> Option<Vec<(u32, u32)>> {
     let list = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/ade20k-lists/training.odgt.gz");
-    match Source::open(&DatasetConfig::default(), list) {
+    match Dataset::open(&DatasetConfig::default(), list) {
         Ok(source) => Some(source.sizes().to_vec()),
         Err(error) => {
             println!("not compared with ADE20K's list: {error}");

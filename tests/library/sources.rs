@@ -1,10 +1,7 @@
 //! Lists and folders: what is read, and that every wrong file is named.
 
 use crate::data_files::{line, pair, png};
-use segdist::data::{
-    DatasetConfig,
-    source::{Sample, Source},
-};
+use segdist::data::{DatasetConfig, dataset::Dataset, source::Sample};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -13,12 +10,12 @@ fn config(root: &Path) -> DatasetConfig {
     DatasetConfig { root_dataset: root.to_str().unwrap().into(), num_class: 5, ..DatasetConfig::default() }
 }
 
-fn open(root: &Path, list: &str) -> Result<Source, String> {
-    Source::open(&config(root), list).map_err(|error| error.to_string())
+fn open(root: &Path, list: &str) -> Result<Dataset, String> {
+    Dataset::open(&config(root), list).map_err(|error| error.to_string())
 }
 
 /// The error of reading sample 0.
-fn read_error(source: &Source) -> String {
+fn read_error(source: &Dataset) -> String {
     source.read(0, &mut Sample::default()).unwrap_err().to_string()
 }
 
@@ -104,7 +101,7 @@ fn a_label_map_decides_which_values_there_are() {
     let with_map = |text: &str| {
         fs::write(&map, text).unwrap();
         let config = DatasetConfig { label_map: map.to_str().unwrap().into(), ..config(root) };
-        Source::open(&config, "images:labels").map_err(|error| error.to_string())
+        Dataset::open(&config, "images:labels").map_err(|error| error.to_string())
     };
     let source = with_map("200: 4\n7: ignore\n").unwrap();
     source.read(0, &mut Sample::default()).unwrap();

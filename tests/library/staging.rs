@@ -2,7 +2,8 @@
 
 use crate::data_files::{contents, pair};
 use segdist::comm::{Comm, threads};
-use segdist::data::source::{Sample, Source};
+use segdist::data::dataset::Dataset;
+use segdist::data::source::Sample;
 use segdist::data::{DatasetConfig, stage};
 use segdist::pack::{self, Input, PackOptions};
 use std::fs;
@@ -33,7 +34,7 @@ impl Case {
     }
 
     /// Opens the set on three ranks of this node.
-    fn open(&self) -> Vec<Result<Source, String>> {
+    fn open(&self) -> Vec<Result<Dataset, String>> {
         let open = |comm: &dyn Comm| stage::open(comm, &self.config, &self.config.list_train);
         threads::run(3, |comm| open(&*comm).map_err(|error| error.to_string()))
     }
@@ -49,7 +50,7 @@ impl Case {
 }
 
 /// Every sample's pixels and labels.
-fn samples(source: &Source) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn samples(source: &Dataset) -> Vec<(Vec<u8>, Vec<u8>)> {
     let read = |i| {
         let mut sample = Sample::default();
         source.read(i, &mut sample).unwrap();
@@ -71,7 +72,7 @@ fn damage(file: &Path) {
 #[test]
 fn every_rank_reads_the_one_copy() {
     let case = Case::new();
-    let original = Source::open(&case.config, &case.config.list_train).unwrap();
+    let original = Dataset::open(&case.config, &case.config.list_train).unwrap();
     let staged = case.open();
     let [copy] = &case.copies()[..] else { panic!("one copy") };
     assert!(contents(copy) == contents(&case.set()));
@@ -114,7 +115,7 @@ fn a_damaged_original_is_named_and_makes_no_copy() {
 fn a_copy_that_is_not_kept_is_gone_once_all_have_opened_it() {
     let mut case = Case::new();
     case.config.stage_keep = false;
-    let original = Source::open(&case.config, &case.config.list_train).unwrap();
+    let original = Dataset::open(&case.config, &case.config.list_train).unwrap();
     for source in case.open() {
         assert!(samples(&source.unwrap()) == samples(&original));
     }

@@ -3,7 +3,8 @@
 
 use crate::data_files::{contents, pair};
 use segdist::data::DatasetConfig;
-use segdist::data::source::{Sample, Source};
+use segdist::data::dataset::Dataset;
+use segdist::data::source::Sample;
 use segdist::fault::BadInput;
 use segdist::pack::{Input, PackOptions};
 use segdist::{pack, verify};
@@ -24,7 +25,7 @@ fn packed(root: &Path) -> PathBuf {
 
 /// All samples of a set; what cannot be read is None.
 fn samples(dir: &Path) -> Vec<Option<(Vec<u8>, Vec<u8>)>> {
-    let Ok(source) = Source::open(&DatasetConfig::default(), dir.to_str().unwrap()) else {
+    let Ok(source) = Dataset::open(&DatasetConfig::default(), dir.to_str().unwrap()) else {
         return vec![None; 4];
     };
     let read = |i| {
@@ -83,7 +84,7 @@ fn files_cut_at_any_length_are_errors() {
         for length in (0..bytes.len()).step_by(13) {
             fs::write(set.join(&name), &bytes[..length]).unwrap();
             assert!(!verify::check(&set).is_empty(), "{name} cut to {length}");
-            assert!(Source::open(&DatasetConfig::default(), set.to_str().unwrap()).is_err(), "{name} cut to {length}");
+            assert!(Dataset::open(&DatasetConfig::default(), set.to_str().unwrap()).is_err(), "{name} cut to {length}");
         }
         fs::write(set.join(&name), &bytes).unwrap();
     }

@@ -4,8 +4,8 @@ use crate::common;
 use crate::golden;
 use segdist::comm::{Comm, Solo, threads};
 use segdist::data::DatasetConfig;
+use segdist::data::dataset::Dataset;
 use segdist::data::resize::{Image, Resizer};
-use segdist::data::source::Source;
 use segdist::eval::scorer::{Scorer, check};
 use segdist::eval::{Evaluation, Outcome, ValConfig, fuse, input};
 use segdist::model::Network;
@@ -42,7 +42,7 @@ fn label((width, height): (u32, u32)) -> Vec<u8> {
 }
 
 /// Writes images and list.odgt, and opens them.
-fn source(folder: &Path, images: &[(u32, u32)], sizes: &[u32]) -> (DatasetConfig, Source) {
+fn source(folder: &Path, images: &[(u32, u32)], sizes: &[u32]) -> (DatasetConfig, Dataset) {
     let mut list = String::new();
     for (index, &(width, height)) in images.iter().enumerate() {
         let names = [format!("{index}.png"), format!("{index}_label.png")];
@@ -62,14 +62,14 @@ fn source(folder: &Path, images: &[(u32, u32)], sizes: &[u32]) -> (DatasetConfig
         imgSizes: sizes.to_vec(),
         ..Default::default()
     };
-    let source = Source::open(&dataset, &dataset.list_val).unwrap();
+    let source = Dataset::open(&dataset, &dataset.list_val).unwrap();
     (dataset, source)
 }
 
 /// Evaluates without pictures or progress; the same result on every rank.
 fn evaluate(
     network: &Network,
-    source: &Source,
+    source: &Dataset,
     dataset: &DatasetConfig,
     val: &ValConfig,
     comm: &dyn Comm,

@@ -1,8 +1,6 @@
 //! What a run must find again when it goes on: the same samples with the same classes, wherever they are.
 
-mod common;
-
-use common::{Ended, ranks, run, samples, segdist, tiny};
+use crate::common::{self, Ended, ranks, run, samples, segdist, tiny};
 use std::fs;
 use std::path::PathBuf;
 use tempfile::TempDir;
@@ -68,8 +66,7 @@ fn a_label_map_whose_classes_changed_is_refused_and_one_that_says_the_same_is_no
         lab.train(count, &name, 1, &map).ok();
         fs::write(lab.dir("map.yaml"), SWAPPED).unwrap();
         lab.is_refused(count, &name, &map, &["map.yaml", "DATASET.label_map"]);
-        // Another file, in another order, with the same meaning; and the reference's rule, which here is the same but
-        // for values that do not occur.
+        // Another file with the same meaning.
         fs::write(lab.dir("same.yaml"), "4: 3\n3: 2\n2: 1\n1: 0\n# void\n0: ignore\n").unwrap();
         lab.train(count, &name, 2, &[lab.set("label_map", "same.yaml")]).ok();
         fs::write(lab.dir("map.yaml"), CLASSES).unwrap();
@@ -101,8 +98,9 @@ fn a_list_goes_on_from_another_root() {
     let lab = Lab::new();
     lab.train(1, "run", 1, &[]).ok();
     fs::rename(lab.dir("data"), lab.dir("moved")).unwrap();
-    let more = [lab.set("root_dataset", "moved"), lab.set("list_train", "moved/list.odgt")];
-    lab.train(1, "run", 2, &[&more[..], &[lab.set("list_val", "moved/list.odgt")]].concat()).ok();
+    let list = |key| lab.set(key, "moved/list.odgt");
+    let more = [lab.set("root_dataset", "moved"), list("list_train"), list("list_val")];
+    lab.train(1, "run", 2, &more).ok();
     let text = fs::read_to_string(lab.dir("moved/list.odgt")).unwrap();
     let fewer: Vec<&str> = text.lines().skip(1).collect();
     fs::write(lab.dir("moved/list.odgt"), fewer.join("\n")).unwrap();

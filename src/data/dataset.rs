@@ -1,0 +1,113 @@
+//! A set of labelled samples whatever its source: with the label map that applies, and checked against it at each read.
+
+use super::DatasetConfig;
+use super::label_map::LabelMap;
+use super::source::{self, DataError, Sample, Source};
+use std::path::{Path, PathBuf};
+
+/// A source and what its labels mean.
+pub struct Dataset {
+    source: Box<dyn Source>,
+    label_map: LabelMap,
+    /// What to tell of a value that `label_map` lacks.
+    rule: String,
+}
+
+impl Dataset {
+    /// Opens DATASET.list_train or list_val, in any of its forms, without reading images.
+    pub fn open(config: &DatasetConfig, list: &str) -> Result<Dataset, DataError> {
+        Dataset::new(source::open(config, list)?, config)
+    }
+
+    /// Any source, with DATASET.label_map, else its own, else the reference's rule.
+    pub fn new(source: Box<dyn Source>, config: &DatasetConfig) -> Result<Dataset, DataError> {
+        let (label_map, rule) = label_map(config, source.label_map())?;
+        Ok(Dataset { source, label_map, rule })
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.sizes().len()
+    }
+
+    /// Never, of the sources of this program.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// (width, height) of every sample, without reading images.
+    pub fn sizes(&self) -> &[(u32, u32)] {
+        self.source.sizes()
+    }
+
+    /// The sample's name: of an image file, its path as the list gives it.
+    pub fn name(&self, index: usize) -> &str {
+        self.source.name(index)
+    }
+
+    /// Identifies the samples, wherever they are: equal sets have equal ids. Shards: the id of index.json; lists: a hash
+    /// of the list.
+    pub fn id(&self) -> &str {
+        self.source.id()
+    }
+
+    /// Identifies what the samples' labels mean: equal for equal classes of all raw values, whatever file says so.
+    pub fn labels_id(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        self.label_map.table().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// From the values in [`Sample::label`] to classes.
+    pub fn label_map(&self) -> &LabelMap {
+        &self.label_map
+    }
+
+    /// Class names, where the set knows them.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.source.class_names()
+    }
+
+    /// Colours of the classes, where the set knows them.
+    pub fn palette(&self) -> Option<&[[u8; 3]]> {
+        self.source.palette()
+    }
+
+    /// Reads and decodes a sample into reused memory.
+    pub fn read(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
+        self.read_image(index, sample)?;
+        self.source.label(index, &mut sample.label)?;
+        self.check_length(index, sample.label.len(), 1)?;
+        let Some(value) = self.label_map.first_unmapped(&sample.label) else { return Ok(()) };
+        let file = self.source.label_place(index);
+        Err(DataError::LabelValue { file, value, rule: self.rule.clone() })
+    }
+
+    /// Reads the image alone (label untouched).
+    pub fn read_image(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
+        (sample.width, sample.height) = self.sizes()[index];
+        self.source.image(index, &mut sample.image)?;
+        self.check_length(index, sample.image.len(), 3)
+    }
+
+    /// Whatever comes after relies on it.
+    fn check_length(&self, index: usize, found: usize, channels: usize) -> Result<(), DataError> {
+        let (width, height) = self.sizes()[index];
+        let expected = width as usize * height as usize * channels;
+        if found == expected {
+            return Ok(());
+        }
+        Err(DataError::Pixels { place: self.name(index).into(), found, expected })
+    }
+}
+
+/// The map that applies, and what to say of values that it lacks.
+fn label_map(config: &DatasetConfig, stored: Option<(PathBuf, LabelMap)>) -> Result<(LabelMap, String), DataError> {
+    let named = if config.label_map.is_empty() { stored } else { Some(LabelMap::load(Path::new(&config.label_map))?) };
+    let Some((file, map)) = named else {
+        let rule = format!("is above the number of classes, {} (DATASET.num_class)", config.num_class);
+        return Ok((LabelMap::reference(config.num_class), rule));
+    };
+    map.check(config.num_class).map_err(|error| DataError::LabelMap(file.clone(), error))?;
+    Ok((map, format!("has no entry in the label map of {}", file.display())))
+}

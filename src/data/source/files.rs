@@ -1,0 +1,97 @@
+//! Image and label files that a list names, or that lie in two folders; each is read when it is asked for.
+
+use super::super::DatasetConfig;
+use super::super::list::{self, List, Pair};
+use super::{BYTES, DataError, Form, Opened, Source};
+use crate::fault::Kind;
+use crate::retry;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A list as the reference's, with paths under DATASET.root_dataset.
+pub const LIST: Form = Form { name: "an odgt list (.odgt, .odgt.gz)", open: open_list };
+
+/// Two folders under DATASET.root_dataset.
+pub const FOLDERS: Form = Form { name: "IMAGES:LABELS", open: open_folders };
+
+fn open_list(config: &DatasetConfig, list: &str) -> Opened {
+    if !list.ends_with(".odgt") && !list.ends_with(".odgt.gz") {
+        return Ok(None);
+    }
+    let root = Path::new(&config.root_dataset);
+    Ok(Some(Box::new(Files::new(list::odgt(Path::new(list), root)?, root))))
+}
+
+fn open_folders(config: &DatasetConfig, list: &str) -> Opened {
+    let Some((images, labels)) = list.split_once(':') else { return Ok(None) };
+    let root = Path::new(&config.root_dataset);
+    Ok(Some(Box::new(Files::new(list::folders(&root.join(images), &root.join(labels))?, root))))
+}
+
+struct Files {
+    pairs: Vec<Pair>,
+    sizes: Vec<(u32, u32)>,
+    id: String,
+    root: PathBuf,
+    /// The file system that `root` was on when it was opened, if it was there.
+    device: Option<u64>,
+}
+
+impl Files {
+    fn new(list: List, root: &Path) -> Files {
+        let sizes = list.pairs.iter().map(|pair| pair.size).collect();
+        Files { pairs: list.pairs, sizes, id: list.id, root: root.into(), device: device(root) }
+    }
+
+    /// Reads a file into this thread's buffer for `decode`.
+    fn with(&self, path: &Path, decode: impl FnOnce(&[u8]) -> Result<(), DataError>) -> Result<(), DataError> {
+        BYTES.with_borrow_mut(|bytes| {
+            let read = retry::read(path, || {
+                bytes.clear();
+                File::open(path).and_then(|mut file| file.read_to_end(bytes))
+            });
+            read.map_err(|error| match Kind::of(&error) {
+                Kind::Input if self.device.is_some() && device(&self.root) != self.device => {
+                    DataError::Vanished(path.into(), self.root.clone())
+                }
+                _ => DataError::Read(path.into(), error),
+            })?;
+            decode(bytes)
+        })
+    }
+}
+
+/// The file system that a folder is on.
+fn device(folder: &Path) -> Option<u64> {
+    fs::metadata(folder).ok().map(|about| about.dev())
+}
+
+impl Source for Files {
+    fn sizes(&self) -> &[(u32, u32)] {
+        &self.sizes
+    }
+
+    fn name(&self, index: usize) -> &str {
+        &self.pairs[index].name
+    }
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn image(&self, index: usize, rgb: &mut Vec<u8>) -> Result<(), DataError> {
+        let pair = &self.pairs[index];
+        self.with(&pair.image, |bytes| pair.decode_image(bytes, rgb))
+    }
+
+    fn label(&self, index: usize, values: &mut Vec<u8>) -> Result<(), DataError> {
+        let pair = &self.pairs[index];
+        self.with(&pair.label, |bytes| pair.decode_label(bytes, values))
+    }
+
+    fn label_place(&self, index: usize) -> String {
+        self.pairs[index].label.display().to_string()
+    }
+}
