@@ -1,7 +1,7 @@
 //! Which encoder and decoder a configuration names, and whether they fit.
 
-use crate::fault::{Failure, Kind};
 use super::{DECODERS, DecoderRow, ENCODERS, EncoderRow, FeatureMap, ModelConfig};
+use crate::fault::{Failure, Kind};
 
 /// Why a network cannot be built.
 #[derive(Debug, thiserror::Error)]
