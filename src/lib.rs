@@ -20,7 +20,7 @@
 //!
 //! # Reading order
 //!
-//! The modules below are listed from top to bottom; one imports only from those above it, which `tests/tidy.rs` checks.
+//! The modules below are listed from top to bottom; one imports only from those above it, which `tests/tidy` checks.
 //! A section of the configuration lives beside its user (`TrainConfig` in [`schedule`]); [`config`] only composes them,
 //! and a module gets its section, never the whole.
 //!

@@ -13,6 +13,7 @@ mod failing_disk;
 mod faults;
 mod kill;
 mod launch;
+mod many;
 mod resume;
 mod signals;
 mod trace;

@@ -1,5 +1,10 @@
 //! The source keeps its shape: import order, sizes, headers, and where `unsafe` may stand.
 
+mod functions;
+mod imports;
+
+use functions::{Function, functions};
+use imports::{Import, imports};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +42,7 @@ const UNSAFE: &[&str] = &[
 
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 70;
+const MAX_PARAMETERS: usize = 8;
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -57,6 +63,10 @@ fn rust_files(folder: &str) -> Vec<PathBuf> {
 
 fn text(path: &Path) -> String {
     fs::read_to_string(path).expect("the repository can be read")
+}
+
+fn parsed(path: &Path) -> syn::File {
+    syn::parse_file(&text(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn report(problems: Vec<String>) {
@@ -80,20 +90,17 @@ fn modules_import_only_from_above() {
     for path in rust_files("src") {
         let own = module(&path);
         let Some(own_level) = level(&own) else {
-            problems.push(format!("{}: module {own} has no line in tests/tidy.rs", path.display()));
+            problems.push(format!("{}: module {own} has no line in tests/tidy", path.display()));
             continue;
         };
         if own == "lib" || own == "main" {
             continue;
         }
-        for (number, line) in text(&path).lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
-            for part in line.split("crate::").skip(1) {
-                let names = part.trim_start_matches('{');
-                let name: String = names.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                let above = level(&name).is_none_or(|other| other < own_level);
-                if name != own && !above {
-                    problems.push(format!("{}:{}: {own} imports {name}", path.display(), number + 1));
-                }
+        for Import { module, line } in imports(&path, &parsed(&path)) {
+            // What is no module is an item of lib.rs, a macro for example.
+            let below = level(&module).is_some_and(|level| level >= own_level);
+            if module != own && below {
+                problems.push(format!("{}:{line}: {own} imports {module}", path.display()));
             }
         }
     }
@@ -116,24 +123,16 @@ fn files_are_short_and_say_what_they_are() {
 }
 
 #[test]
-fn functions_fit_on_a_page() {
+fn functions_fit_on_a_page_and_take_few_parameters() {
     let mut problems = Vec::new();
     for path in rust_files("src").into_iter().chain(rust_files("tests")) {
-        let text = text(&path);
-        let lines: Vec<&str> = text.lines().collect();
-        for (start, line) in lines.iter().enumerate() {
-            let code = line.trim_start();
-            let is_function = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "unsafe fn ", "extern \"C\" fn "]
-                .iter()
-                .any(|prefix| code.starts_with(prefix));
-            if !is_function || line.ends_with(';') {
-                continue;
+        for Function { name, line, lines, parameters } in functions(&parsed(&path)) {
+            let place = format!("{}:{line}: {name}", path.display());
+            if lines > MAX_FUNCTION {
+                problems.push(format!("{place} has {lines} lines, at most {MAX_FUNCTION}"));
             }
-            // rustfmt puts the closing brace at the indentation of `fn`.
-            let close = format!("{}}}", &line[..line.len() - code.len()]);
-            let length = lines[start..].iter().position(|line| *line == close).unwrap_or(0) + 1;
-            if length > MAX_FUNCTION {
-                problems.push(format!("{}:{}: {length} lines, at most {MAX_FUNCTION}", path.display(), start + 1));
+            if parameters > MAX_PARAMETERS {
+                problems.push(format!("{place} has {parameters} parameters, at most {MAX_PARAMETERS}"));
             }
         }
     }
