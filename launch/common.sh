@@ -32,8 +32,9 @@ newest_step() {
 }
 
 # train_in_slurm DIR REQUEUE_MAX COMMAND...: one start of a job. Exits with the command's code; with 1 where it returned 0
-# and the run does not say that it is finished. A run that stopped on request (75) goes back into the queue, at most
-# REQUEUE_MAX times, and only if this start has come further than the last: else it would turn in circles.
+# and the run does not say that it is finished. A run that stopped on request (75), or failed of what may pass (1), goes
+# back into the queue, at most REQUEUE_MAX times, and only if this start has come further than the last: else it would
+# turn in circles.
 train_in_slurm() {
     local dir=$1 requeue_max=$2 before after child code=0
     shift 2
@@ -54,7 +55,7 @@ train_in_slurm() {
     fi
     after=$(newest_step "$dir")
     echo "slurm: ended with code $code at step $after"
-    if [ "$code" = 75 ]; then
+    if [ "$code" = 75 ] || [ "$code" = 1 ]; then
         if [ "$after" -le "$before" ]; then
             echo "slurm: not queued again: this start has not come further than step $before"
         elif [ "${SLURM_RESTART_COUNT:-0}" -ge "$requeue_max" ]; then

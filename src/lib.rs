@@ -7,9 +7,9 @@
 //! # One sample, from disk to update
 //!
 //! 1. [`data::order`] says which samples make step *t*: a pure function of the list, the seed and the global batch.
-//! 2. [`data::loader`] reads the sample on its own threads, from a [`shard`] or from files ([`data::source`]), checks
-//!    its CRC, decodes it, and [`data::augment`] flips and resizes it exactly as the reference does. Micro-batches stay
-//!    u8 until they are on the device ([`data::batch`]).
+//! 2. [`data::loader`] has its own threads [`data::assemble`] the step: they read a sample from a [`shard`] or from files
+//!    ([`data::source`]; what fails is read again, see [`retry`]), check its CRC, decode it, and [`data::augment`] flips
+//!    and resizes it exactly as the reference does. Micro-batches stay u8 until they are on the device ([`data::batch`]).
 //! 3. [`train::Trainer::step`] begins with one small sum over ranks (labelled pixels; does anyone want to stop? has everyone
 //!    its batch?), runs [`model::Network::forward`] and takes [`loss::summed_nll`], a sum over labelled pixels.
 //! 4. Backward of sum ÷ global count fills gradient buckets; [`sync::buckets`] sums each over ranks as it fills, and
@@ -41,6 +41,7 @@
 // What every module may use.
 pub mod fault;
 pub mod retry;
+pub mod stages;
 pub mod stop;
 
 // Ranks, libtorch, and the record format.

@@ -5,7 +5,8 @@
 
 use crate::bad_input;
 use crate::data::DatasetConfig;
-use crate::data::augment::{Augment, padded_size};
+use crate::data::augment::Augment;
+use crate::data::batch::padded_size;
 use crate::data::dataset::Dataset;
 use crate::data::order::{MicroBatch, Order, OrderSpec};
 use crate::fault;
@@ -122,7 +123,7 @@ pub fn plan(sizes: &[(u32, u32)], dataset: &DatasetConfig, train: &TrainConfig, 
 
 /// Sizes of a micro-batch's samples after augmentation.
 fn place(sizes: &[(u32, u32)], augment: &Augment, pass: u64, micro: &MicroBatch) -> Vec<(u32, u32)> {
-    let size = |&sample: &u32| augment.place(sizes[sample as usize], pass, sample, micro.short_edge).size;
+    let size = |&sample: &u32| augment.place(sizes[sample as usize], pass, sample, micro.short_edge).size();
     micro.samples.iter().map(size).collect()
 }
 

@@ -2,17 +2,16 @@
 //!
 //! The rate is that of training's own loader; where the time goes is measured stage by stage on one thread.
 
-use crate::data::augment::{Augment, Scratch, padded_size};
-use crate::data::batch::normalise;
+use crate::data::DatasetConfig;
+use crate::data::assemble::Assembler;
 use crate::data::dataset::Dataset;
 use crate::data::loader::{Loader, Share, granted};
 use crate::data::order::{Order, OrderSpec};
-use crate::data::{DatasetConfig, decode};
 use crate::fault;
 use crate::schedule::TrainConfig;
-use crate::shard::{Access, INDEX_FILE, Set};
+use crate::stages;
+use rayon::ThreadPoolBuilder;
 use serde::Serialize;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::Device;
@@ -46,15 +45,15 @@ pub struct LoaderReport {
 /// Seconds, or parts of the time.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Stages {
-    /// Reaching a record's bytes. Of lists of files, all up to the resize counts as decode.
+    /// Reaching the bytes of image and label.
     pub read: f64,
-    /// Its checksums.
+    /// The checksums of a record.
     pub crc: f64,
     /// JPEG or PNG to RGB.
     pub decode: f64,
-    /// Flip and resize.
+    /// Flip, resize, and what else is done to the image.
     pub resize: f64,
-    /// Unpacking the label and shrinking it.
+    /// Decoding the label and shrinking it.
     pub label: f64,
     /// To the device, to f32, normalised.
     pub copy: f64,
@@ -72,7 +71,7 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, json: bool) -> anyhow::
     let device = Device::cuda_if_available();
     let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(dataset, train, train.batch_size_per_gpu)));
     let mut outcome = rate(&source, &order, dataset, train, device)?;
-    let (images, seconds, mut stages) = stages(&source, &order, dataset, train, device)?;
+    let (images, seconds, mut stages) = on_one_thread(&source, &order, dataset, train, device)?;
     outcome.images_per_s_one_thread = images as f64 / seconds;
     stages.all().into_iter().for_each(|stage| *stage /= seconds);
     outcome.shares = stages;
@@ -94,7 +93,8 @@ fn rate(
 ) -> anyhow::Result<LoaderReport> {
     let share = Share { rank: 0, ranks: 1 };
     let (label, seed) = (train.padding_label, train.seed);
-    let mut loader = Loader::start(source.clone(), order.clone(), dataset, label, seed, share, 0, train.workers)?;
+    let loader = Loader::start(source.clone(), order.clone(), dataset, label, seed, share, 0, train.workers);
+    let mut loader = loader.map_err(fault::classified)?;
     let mut times = Vec::new();
     let (mut images, mut pixels) = (0, 0);
     let mut start = Instant::now();
@@ -104,7 +104,7 @@ fn rate(
             (start, last, images, pixels) = (Instant::now(), Instant::now(), 0, 0);
             times.clear();
         }
-        for batch in loader.next()?.rounds.iter().flatten() {
+        for batch in loader.next().map_err(fault::classified)?.rounds.iter().flatten() {
             batch.to_device(device);
             images += batch.samples.len();
             pixels += batch.samples.len() as u64 * u64::from(batch.width) * u64::from(batch.height);
@@ -130,99 +130,31 @@ fn rate(
     })
 }
 
-/// Walks the same steps on this thread, a clock around each stage: images, seconds, seconds of each stage.
-fn stages(
-    source: &Dataset,
+/// Walks the same steps on one thread, with the clocks of [`stages`] on: images, seconds, seconds of each stage.
+fn on_one_thread(
+    source: &Arc<Dataset>,
     order: &Order,
     dataset: &DatasetConfig,
     train: &TrainConfig,
     device: Device,
 ) -> anyhow::Result<(usize, f64, Stages)> {
-    let list = Path::new(&dataset.list_train);
-    let shards = list.join(INDEX_FILE).is_file().then(|| Set::open(list, Access::Auto)).transpose()?;
-    let augment = Augment::new(dataset, train.seed);
-    let rate = dataset.segm_downsampling_rate.max(1);
-    let (mut scratch, mut file, mut pixels, mut labels) = (Scratch::default(), Vec::new(), Vec::new(), Vec::new());
-    let (mut images, mut sums) = (0, Stages::default());
+    let assembler = Assembler::new(source.clone(), dataset, train.padding_label, train.seed);
+    let one = ThreadPoolBuilder::new().num_threads(1).build()?;
+    let (mut images, mut copy) = (0, 0.0);
     let start = Instant::now();
+    stages::start();
     for step in (0..).map(|step| order.step(step)).take_while(|_| start.elapsed() < SPAN) {
-        for micro in step.micro_batches {
-            let place = |&s: &u32| augment.place(source.sizes()[s as usize], step.pass, s, micro.short_edge);
-            let placements: Vec<_> = micro.samples.iter().map(place).collect();
-            let sizes: Vec<_> = placements.iter().map(|placement| placement.size).collect();
-            let (width, height) = padded_size(&sizes, dataset.padding_constant, rate);
-            let (stride, label_stride) = (width as usize * 3, (width / rate) as usize);
-            let area = stride * height as usize;
-            pixels.resize(area * sizes.len(), 0);
-            labels.resize(label_stride * (height / rate) as usize, -1);
-            for (i, (&sample, placement)) in micro.samples.iter().zip(&placements).enumerate() {
-                let mut clock = Clock::start();
-                match &shards {
-                    Some(set) => record(set, sample as usize, &mut scratch, &mut file, &mut sums, &mut clock)?,
-                    None => {
-                        source.read(sample as usize, &mut scratch.sample)?;
-                        clock.add(&mut sums.decode);
-                    }
-                }
-                scratch.image(placement, &mut pixels[i * area..][..area], stride);
-                clock.add(&mut sums.resize);
-                scratch.label(placement, rate, source.label_map().table(), &mut labels, label_stride);
-                clock.add(&mut sums.label);
-            }
-            let mut clock = Clock::start();
-            let _ = normalise(&pixels, (width, height), &sizes, device);
+        for micro in &step.micro_batches {
+            let (batch, _) = one.install(|| assembler.micro_batch(step.pass, micro)).map_err(fault::classified)?;
+            let made = Instant::now();
+            batch.to_device(device);
             synchronize(device);
-            clock.add(&mut sums.copy);
-            images += sizes.len();
+            copy += made.elapsed().as_secs_f64();
+            images += batch.samples.len();
         }
     }
-    let mut total = sums;
-    Ok((images, total.all().into_iter().map(|stage| *stage).sum(), sums))
-}
-
-/// Reads and decodes one record of a shard.
-fn record(
-    set: &Set,
-    sample: usize,
-    scratch: &mut Scratch,
-    file: &mut Vec<u8>,
-    sums: &mut Stages,
-    clock: &mut Clock,
-) -> anyhow::Result<()> {
-    let (shard, record) = set.locate(sample);
-    let bytes = shard.image(record, file)?;
-    let read_and_checked = clock.lap();
-    // The reader has just done the same: its cost in the cache is what the reader's was above the read.
-    std::hint::black_box(crc32fast::hash(bytes));
-    let checked = clock.lap().min(read_and_checked);
-    sums.crc += checked;
-    sums.read += read_and_checked - checked;
-    let (width, height) = decode::image(bytes, &mut scratch.sample.image)?;
-    clock.add(&mut sums.decode);
-    (scratch.sample.width, scratch.sample.height) = (width, height);
-    shard.label(record, file, &mut scratch.sample.label)?;
-    clock.add(&mut sums.label);
-    Ok(())
-}
-
-/// Time since the last look.
-struct Clock(Instant);
-
-impl Clock {
-    fn start() -> Clock {
-        Clock(Instant::now())
-    }
-
-    fn lap(&mut self) -> f64 {
-        let now = Instant::now();
-        let seconds = (now - self.0).as_secs_f64();
-        self.0 = now;
-        seconds
-    }
-
-    fn add(&mut self, sum: &mut f64) {
-        *sum += self.lap();
-    }
+    let [read, crc, decode, resize, label] = stages::stop();
+    Ok((images, start.elapsed().as_secs_f64(), Stages { read, crc, decode, resize, label, copy }))
 }
 
 fn synchronize(device: Device) {

@@ -1,12 +1,13 @@
 //! One micro-batch from its samples: read, decoded, augmented and padded, on all threads of the pool it is called in.
 
-use super::augment::{Augment, Placement, Scratch, padded_size};
-use super::batch::{Buffers, HostBatch};
+use super::augment::{Augment, Placement, Renderer, Transform};
+use super::batch::{Buffers, HostBatch, padded_size};
 use super::dataset::Dataset;
 use super::order::MicroBatch;
 use super::random::{KeyedRng, Purpose};
 use super::source::DataError;
 use super::{DatasetConfig, OnCorrupt};
+use crate::stages::{self, Stage};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const SUBSTITUTES: usize = 16;
 
 /// What makes micro-batches out of a source.
-pub(super) struct Assembler {
+pub struct Assembler {
     source: Arc<Dataset>,
     augment: Augment,
     seed: u64,
@@ -22,11 +23,13 @@ pub(super) struct Assembler {
     rate: u32,
     padding_label: i64,
     on_corrupt: OnCorrupt,
-    scratch: Mutex<Vec<Scratch>>,
+    /// One for each thread that is at work.
+    renderers: Mutex<Vec<Renderer>>,
     buffers: Arc<Buffers>,
 }
 
 impl Assembler {
+    /// With the transforms that `config` asks for; `seed` is TRAIN.seed, and padding gets `padding_label`.
     pub fn new(source: Arc<Dataset>, config: &DatasetConfig, padding_label: i64, seed: u64) -> Assembler {
         Assembler {
             source,
@@ -36,9 +39,15 @@ impl Assembler {
             rate: config.segm_downsampling_rate.max(1),
             padding_label,
             on_corrupt: config.on_corrupt,
-            scratch: Mutex::default(),
+            renderers: Mutex::default(),
             buffers: Arc::default(),
         }
+    }
+
+    /// The same with another transform, after all others.
+    pub fn with(mut self, transform: impl Transform + 'static) -> Assembler {
+        self.augment = self.augment.with(transform);
+        self
     }
 
     /// The batch, and how many of its samples stand in for corrupt ones.
@@ -78,7 +87,7 @@ impl Assembler {
 
     /// A batch of the right size that holds no pixels yet.
     fn lay_out(&self, pass: u64, planned: &MicroBatch, samples: Vec<u32>) -> HostBatch {
-        let sizes: Vec<(u32, u32)> = samples.iter().map(|&s| self.place(pass, s, planned.short_edge).size).collect();
+        let sizes: Vec<(u32, u32)> = samples.iter().map(|&s| self.place(pass, s, planned.short_edge).size()).collect();
         let (width, height) = padded_size(&sizes, self.padding_constant, self.rate);
         let (mut images, mut labels) = self.buffers.take();
         images.resize(sizes.len() * 3 * width as usize * height as usize, 0);
@@ -96,14 +105,15 @@ impl Assembler {
         let label_count = (label_stride * (batch.height / batch.rate) as usize).max(1);
         let parts = batch.images.par_chunks_mut(image_bytes).zip(batch.labels.par_chunks_mut(label_count));
         let fill = |((image, label), &sample): ((&mut [u8], &mut [i64]), &u32)| {
-            let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-            let read = self.source.read(sample as usize, &mut scratch.sample);
+            let mut renderer = self.renderers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+            let read = self.source.read(sample as usize, &mut renderer.sample);
             if read.is_ok() {
                 let placement = self.place(pass, sample, short_edge);
-                scratch.image(&placement, image, stride);
-                scratch.label(&placement, self.rate, self.source.label_map().table(), label, label_stride);
+                let classes = self.source.label_map().table();
+                stages::time(Stage::Augment, || renderer.image(&placement, image, stride));
+                stages::time(Stage::Label, || renderer.label(&placement, self.rate, classes, label, label_stride));
             }
-            self.scratch.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+            self.renderers.lock().unwrap_or_else(PoisonError::into_inner).push(renderer);
             read
         };
         parts.zip(&batch.samples).map(fill).collect()

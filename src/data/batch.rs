@@ -1,5 +1,6 @@
 //! A micro-batch on the host, and its way to the device.
 
+use super::resize::round_up;
 use crate::torch::memory::f32_slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
@@ -81,6 +82,14 @@ impl Buffers {
     fn give(&self, buffers: (Vec<u8>, Vec<i64>)) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
     }
+}
+
+/// Width and height of a batch: both hold every sample and are multiples of padding_constant and of the label's rate.
+pub fn padded_size(sizes: &[(u32, u32)], padding_constant: u32, rate: u32) -> (u32, u32) {
+    let (constant, rate) = (padding_constant.max(1), rate.max(1));
+    let multiple = (1..rate).map(|k| k * constant).find(|multiple| multiple % rate == 0).unwrap_or(rate * constant);
+    let largest = |edge: fn(&(u32, u32)) -> u32| round_up(sizes.iter().map(edge).max().unwrap_or(0), multiple);
+    (largest(|size| size.0), largest(|size| size.1))
 }
 
 /// RGB bytes (n, height, width, 3) as the network takes them: f32 (n, 3, height, width), 0 outside `sizes`.

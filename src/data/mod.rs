@@ -1,6 +1,6 @@
 //! From lists, folders and shards to batches that a network takes, in an order that is a pure function.
 
-mod assemble;
+pub mod assemble;
 pub mod augment;
 pub mod batch;
 pub mod dataset;

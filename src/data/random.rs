@@ -1,7 +1,7 @@
 //! Random numbers that are a function of what they are for, not of what was drawn before.
 //!
 //! Every draw comes from a ChaCha8 stream whose 256-bit key is (seed, purpose, a, b), so any step, pass or sample is
-//! reached directly and no generator outlives its use. Bounded integers, fractions and the shuffle are written out,
+//! reached directly, no generator outlives its use, and a new purpose changes the draws of no other. Bounded integers, fractions and the shuffle are written out,
 //! because a resumed run must meet the same numbers whatever version of a library it is built with.
 
 use rand_chacha::{
@@ -9,22 +9,52 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
-/// What a stream is for; two purposes never share numbers. The values are part of the order's version.
+/// What a stream is for; two purposes never share numbers. Their keys are part of the order's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
 pub enum Purpose {
     /// The permutation of a pass: (pass, 0).
-    Permutation = 1,
+    Permutation,
     /// The order of the global batches in a window: (pass, window).
-    Window = 2,
+    Window,
     /// The short edge of a step's micro-batches: (step, 0).
-    ShortEdge = 3,
+    ShortEdge,
     /// Flip of a sample: (pass, sample).
-    Flip = 4,
-    /// Crop, scale and colour changes of a sample: (pass, sample).
-    Jitter = 5,
+    Flip,
+    /// Factor on a sample's size: (pass, sample).
+    ScaleJitter,
+    /// Corner of a sample's crop: (pass, sample).
+    Crop,
+    /// Colour changes of a sample: (pass, sample).
+    ColorJitter,
     /// What replaces a corrupt sample: (pass, sample).
-    Substitute = 6,
+    Substitute,
+    /// Whatever else is done to a sample, by the name of its transform: (pass, sample).
+    Named(&'static str),
+}
+
+impl Purpose {
+    /// Its word of the key, and how many draws of that stream come before its own.
+    ///
+    /// Scale, crop and colours once shared a stream, one, two and three draws long: they still begin where they did, so
+    /// that runs go on with the same draws.
+    fn stream(self) -> (u64, u64) {
+        match self {
+            Purpose::Permutation => (1, 0),
+            Purpose::Window => (2, 0),
+            Purpose::ShortEdge => (3, 0),
+            Purpose::Flip => (4, 0),
+            Purpose::ScaleJitter => (5, 0),
+            Purpose::Crop => (5, 1),
+            Purpose::ColorJitter => (5, 3),
+            Purpose::Substitute => (6, 0),
+            Purpose::Named(name) => {
+                let hash = blake3::hash(name.as_bytes());
+                let word = u64::from_le_bytes(std::array::from_fn(|i| hash.as_bytes()[i]));
+                // Above all keys that are numbered.
+                (word | 1 << 63, 0)
+            }
+        }
+    }
 }
 
 /// A stream of random numbers.
@@ -33,11 +63,17 @@ pub struct KeyedRng(ChaCha8Rng);
 impl KeyedRng {
     /// The stream of `purpose` under `seed`; `a` and `b` say which of its uses.
     pub fn new(seed: u64, purpose: Purpose, a: u64, b: u64) -> KeyedRng {
+        let (purpose, before) = purpose.stream();
         let mut key = [0; 32];
-        for (bytes, word) in key.chunks_exact_mut(8).zip([seed, purpose as u64, a, b]) {
+        for (bytes, word) in key.chunks_exact_mut(8).zip([seed, purpose, a, b]) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        KeyedRng(ChaCha8Rng::from_seed(key))
+        let mut stream = ChaCha8Rng::from_seed(key);
+        if before > 0 {
+            // A draw is two words of 32 bits.
+            stream.set_word_pos(u128::from(2 * before));
+        }
+        KeyedRng(stream)
     }
 
     /// A uniform integer below `n`, without bias (Lemire, arXiv 1805.10941); 0 for `n` = 0.
@@ -81,7 +117,11 @@ mod tests {
         let all = [
             first(1, Purpose::Flip, 0, 0),
             first(2, Purpose::Flip, 0, 0),
-            first(1, Purpose::Jitter, 0, 0),
+            first(1, Purpose::ScaleJitter, 0, 0),
+            first(1, Purpose::Crop, 0, 0),
+            first(1, Purpose::ColorJitter, 0, 0),
+            first(1, Purpose::Named("resize"), 0, 0),
+            first(1, Purpose::Named("cutout"), 0, 0),
             first(1, Purpose::Flip, 1, 0),
             first(1, Purpose::Flip, 0, 1),
         ];

@@ -4,6 +4,7 @@ use super::entry::{Entry, HEADER, Header};
 use super::sigbus::{self, Watch};
 use super::{Access, Fault, Index, Part, ShardError, ShardInfo};
 use crate::retry;
+use crate::stages::{self, Stage};
 use memmap2::{Advice, Mmap};
 use std::fs::File;
 use std::io;
@@ -61,7 +62,7 @@ impl Shard {
     pub fn label(&self, record: usize, scratch: &mut Vec<u8>, values: &mut Vec<u8>) -> Result<(), ShardError> {
         let entry = &self.entries[record];
         let frame = self.bytes(entry, Part::Label, entry.label(), entry.label_crc, scratch)?;
-        unpack(frame, entry, values).map_err(|fault| ShardError::new(&self.path, fault))
+        stages::time(Stage::Label, || unpack(frame, entry, values)).map_err(|fault| ShardError::new(&self.path, fault))
     }
 
     /// The bytes of a range whose CRC is right; what does not match, or is not to be had, is read once more, past the map.
@@ -74,18 +75,19 @@ impl Shard {
         scratch: &'a mut Vec<u8>,
     ) -> Result<&'a [u8], ShardError> {
         let fail = |fault| ShardError::new(&self.path, fault);
-        let mapped = self.map.as_ref().and_then(|map| map.range(&range));
-        if let Some(bytes) = mapped.filter(|bytes| crc32fast::hash(bytes) == crc) {
+        let mapped = stages::time(Stage::Read, || self.map.as_ref().and_then(|map| map.range(&range)));
+        let sound = |bytes: &[u8]| stages::time(Stage::Crc, || crc32fast::hash(bytes)) == crc;
+        if let Some(bytes) = mapped.filter(|bytes| sound(bytes)) {
             return Ok(bytes);
         }
         let reads = if mapped.is_some() { 1 } else { 2 };
         scratch.resize((range.end - range.start) as usize, 0);
         for _ in 0..reads {
-            self.read_at(scratch, range.start).map_err(|error| match error.kind() {
+            stages::time(Stage::Read, || self.read_at(scratch, range.start)).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => fail(Fault::Truncated { name: entry.name.clone(), part }),
                 _ => fail(error.into()),
             })?;
-            if crc32fast::hash(scratch) == crc {
+            if sound(scratch) {
                 return Ok(scratch);
             }
         }

@@ -5,6 +5,7 @@ mod data_files;
 #[path = "../golden/mod.rs"]
 mod golden;
 
+mod augment;
 mod buckets;
 mod checkpoint;
 mod convert;

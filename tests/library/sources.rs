@@ -1,10 +1,16 @@
 //! Lists and folders: what is read, and that every wrong file is named.
 
 use crate::data_files::{line, pair, png};
-use segdist::data::{DatasetConfig, dataset::Dataset, source::Sample};
+use segdist::data::DatasetConfig;
+use segdist::data::assemble::Assembler;
+use segdist::data::dataset::Dataset;
+use segdist::data::order::{Order, OrderSpec};
+use segdist::data::source::{DataError, Sample, Source};
+use segdist::schedule::TrainConfig;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 fn config(root: &Path) -> DatasetConfig {
     DatasetConfig { root_dataset: root.to_str().unwrap().into(), num_class: 5, ..DatasetConfig::default() }
@@ -114,4 +120,61 @@ fn a_label_map_decides_which_values_there_are() {
     let error = with_map("200: 5\n").err().unwrap();
     assert!(error.contains("map.yaml: maps 200 to class 5, but there are only 5 classes"), "{error}");
     assert!(with_map("x").err().unwrap().contains("map.yaml: is not a YAML mapping"));
+}
+
+/// Checkerboards, made when they are asked for.
+struct Checkers {
+    sizes: Vec<(u32, u32)>,
+    /// What the last label has too much of.
+    surplus: usize,
+}
+
+impl Source for Checkers {
+    fn sizes(&self) -> &[(u32, u32)] {
+        &self.sizes
+    }
+
+    fn name(&self, _: usize) -> &str {
+        "checkers"
+    }
+
+    fn id(&self) -> &str {
+        "checkers of 2 fields"
+    }
+
+    fn image(&self, index: usize, rgb: &mut Vec<u8>) -> Result<(), DataError> {
+        let (width, height) = self.sizes[index];
+        *rgb = (0..width * height * 3).map(|at| at as u8).collect();
+        Ok(())
+    }
+
+    fn label(&self, index: usize, values: &mut Vec<u8>) -> Result<(), DataError> {
+        let (width, height) = self.sizes[index];
+        *values = (0..width * height).map(|at| 1 + ((at % width + at / width) % 2) as u8).collect();
+        values.resize(values.len() + self.surplus, 1);
+        Ok(())
+    }
+
+    fn label_place(&self, index: usize) -> String {
+        format!("board {index}")
+    }
+}
+
+#[test]
+fn a_source_written_here_makes_batches_and_is_held_to_its_word() {
+    let checkers = |surplus| Box::new(Checkers { sizes: vec![(32, 24); 6], surplus });
+    let config = DatasetConfig { num_class: 2, imgSizes: vec![24], ..DatasetConfig::default() };
+    let dataset = Arc::new(Dataset::new(checkers(0), &config).unwrap());
+    let order = Order::new(dataset.sizes(), OrderSpec::new(&config, &TrainConfig::default(), 4));
+    let assembler = Assembler::new(dataset, &config, -1, 7);
+    let step = order.step(0);
+    let (batch, substituted) = assembler.micro_batch(step.pass, &step.micro_batches[0]).unwrap();
+    assert_eq!((batch.width, batch.height, batch.valid, substituted), (32, 24, 2 * 4 * 3, 0));
+
+    let error = |surplus, classes| {
+        let config = DatasetConfig { num_class: classes, ..config.clone() };
+        read_error(&Dataset::new(checkers(surplus), &config).unwrap())
+    };
+    assert!(error(0, 1).starts_with("board 0: has the label value 2, which is above the number of classes, 1"));
+    assert_eq!(error(5, 2), "checkers: has 773 bytes of pixels or labels instead of 768");
 }

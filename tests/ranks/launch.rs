@@ -3,6 +3,8 @@
 use crate::common::jobs::{self, Job, send, trained, wait_for, wait_for_step};
 use crate::common::{self, events, samples, tiny};
 use rustix::process::Signal;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -99,4 +101,27 @@ fn what_the_user_has_to_mend_is_not_tried_again() {
     let ended = common::run(command.arg("DATASET.num_clas=4"), 60);
     assert_eq!(ended.code, 2, "{}", ended.all());
     assert!(!ended.stderr.contains("start 2"), "{}", ended.all());
+}
+
+#[test]
+fn slurm_starts_again_what_was_asked_to_stop_or_may_pass_and_came_further() {
+    for (code, comes_further, again) in
+        [(75, true, true), (1, true, true), (1, false, false), (2, true, false), (137, true, false)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        // What Slurm is told is written down; a failure spares the minute in which Slurm would end the script.
+        let scontrol = folder.path().join("scontrol");
+        fs::write(&scontrol, "#!/bin/sh\necho \"$@\" >told\nexit 1\n").unwrap();
+        fs::set_permissions(&scontrol, fs::Permissions::from_mode(0o755)).unwrap();
+        let step = if comes_further { "mkdir -p run/checkpoints/step-00000002;" } else { "" };
+        let script = format!(". $LAUNCH/common.sh; train_in_slurm run 9 sh -c '{step} exit {code}'");
+        let mut command = Command::new("bash");
+        command.current_dir(folder.path()).args(["-c", &script]).env("SLURM_JOB_ID", "7").env("SLURM_JOB_NODELIST", "a");
+        command.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
+        command.env("LAUNCH", concat!(env!("CARGO_MANIFEST_DIR"), "/launch"));
+        let ended = common::run(&mut command, 60);
+        assert_eq!(ended.code, code, "{}", ended.all());
+        let told = fs::read_to_string(folder.path().join("told")).unwrap_or_default();
+        assert_eq!(told == "requeue 7\n", again, "{code}: {told}{}", ended.all());
+    }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Modules from top to bottom. One imports only from lines above its own, or from its own.
 const ORDER: &[&[&str]] = &[
     &["fault", "stop"],
-    &["retry"],
+    &["retry", "stages"],
     &["comm"],
     &["torch"],
     &["shard"],

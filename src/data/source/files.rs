@@ -5,6 +5,7 @@ use super::super::list::{self, List, Pair};
 use super::{BYTES, DataError, Form, Opened, Source};
 use crate::fault::Kind;
 use crate::retry;
+use crate::stages::{self, Stage};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -48,10 +49,11 @@ impl Files {
     /// Reads a file into this thread's buffer for `decode`.
     fn with(&self, path: &Path, decode: impl FnOnce(&[u8]) -> Result<(), DataError>) -> Result<(), DataError> {
         BYTES.with_borrow_mut(|bytes| {
-            let read = retry::read(path, || {
+            let read = || {
                 bytes.clear();
                 File::open(path).and_then(|mut file| file.read_to_end(bytes))
-            });
+            };
+            let read = stages::time(Stage::Read, || retry::read(path, read));
             read.map_err(|error| match Kind::of(&error) {
                 Kind::Input if self.device.is_some() && device(&self.root) != self.device => {
                     DataError::Vanished(path.into(), self.root.clone())
@@ -83,12 +85,12 @@ impl Source for Files {
 
     fn image(&self, index: usize, rgb: &mut Vec<u8>) -> Result<(), DataError> {
         let pair = &self.pairs[index];
-        self.with(&pair.image, |bytes| pair.decode_image(bytes, rgb))
+        self.with(&pair.image, |bytes| stages::time(Stage::Decode, || pair.decode_image(bytes, rgb)))
     }
 
     fn label(&self, index: usize, values: &mut Vec<u8>) -> Result<(), DataError> {
         let pair = &self.pairs[index];
-        self.with(&pair.label, |bytes| pair.decode_label(bytes, values))
+        self.with(&pair.label, |bytes| stages::time(Stage::Label, || pair.decode_label(bytes, values)))
     }
 
     fn label_place(&self, index: usize) -> String {

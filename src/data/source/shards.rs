@@ -7,6 +7,7 @@ use super::{BYTES, DataError, Form, Opened, Source};
 use crate::fault::Kind;
 use crate::retry;
 use crate::shard::{Access, INDEX_FILE, Set, Shard};
+use crate::stages::{self, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +61,8 @@ impl Source for Shards {
     fn image(&self, index: usize, rgb: &mut Vec<u8>) -> Result<(), DataError> {
         let (shard, record) = self.set.locate(index);
         BYTES.with_borrow_mut(|scratch| {
-            let size = decode::image(shard.image(record, scratch)?, rgb)
+            let bytes = shard.image(record, scratch)?;
+            let size = stages::time(Stage::Decode, || decode::image(bytes, rgb))
                 .map_err(|error| DataError::Decode(place(shard, record), error))?;
             if size != self.sizes[index] {
                 return Err(DataError::size(place(shard, record), size, "its entry", self.sizes[index]));
