@@ -15,14 +15,20 @@
 //! 4. Backward of sum ÷ global count fills gradient buckets; [`sync::buckets`] sums each over ranks as it fills, and
 //!    [`sync::batch_norm`] normalises by statistics of all ranks.
 //! 5. When the last bucket is in: finite? The summed gradients say so, the same on every rank. [`optim`] updates the
-//!    parameters at the rate of [`schedule::poly`], the running statistics follow, and the step counter: all or nothing.
+//!    parameters at the rate of a [`schedule`], the running statistics follow, and the step counter: all or nothing.
 //! 6. [`train`] reports, evaluates ([`eval`]) and saves ([`checkpoint`]) when due.
 //!
 //! # Reading order
 //!
 //! The modules below are listed from top to bottom; one imports only from those above it, which `tests/tidy` checks.
-//! A section of the configuration lives beside its user (`TrainConfig` in [`schedule`]); [`config`] only composes them,
-//! and a module gets its section, never the whole.
+//! A section of the configuration lives beside its user ([`train::TrainConfig`]) and validates itself; [`config`] only
+//! composes them, and a module gets its section, never the whole.
+//!
+//! # Where to add things
+//!
+//! A part that people add is one file behind a trait, whose page says how, with an example: a schedule of the learning
+//! rate ([`schedule`]), a source of batches ([`data::batch_source`]). [`train::Trainer`] takes them; training, `bench`
+//! and the tests all drive that one.
 //!
 //! # Invariants
 //!

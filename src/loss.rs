@@ -4,10 +4,21 @@
 //! which weights a pixel by how many labelled neighbours its GPU happened to have. Here
 //! `loss = Σ over ranks Σ over pixels nll ÷ Σ over ranks labelled pixels`.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
 /// The label of a pixel that counts for nothing.
 pub const IGNORE: i64 = -1;
+
+/// TRAIN.loss_norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum LossNorm {
+    Global,
+    PerRank,
+}
 
 /// Σ over labelled pixels of −log softmax(logits)[label].
 ///

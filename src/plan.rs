@@ -10,7 +10,7 @@ use crate::data::batch::padded_size;
 use crate::data::dataset::Dataset;
 use crate::data::order::{MicroBatch, Order, OrderSpec};
 use crate::fault;
-use crate::schedule::TrainConfig;
+use crate::train::TrainConfig;
 use serde::Serialize;
 
 /// Fewest steps that are looked at; more where a pass is longer.
@@ -75,11 +75,8 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, ranks: usize, json: boo
 
 /// The plan of a list of (width, height).
 pub fn plan(sizes: &[(u32, u32)], dataset: &DatasetConfig, train: &TrainConfig, ranks: usize) -> Plan {
-    let global_batch = match train.global_batch {
-        0 => train.batch_size_per_gpu * ranks,
-        images => images,
-    };
-    let order = Order::new(sizes, OrderSpec::new(dataset, train, global_batch));
+    let global_batch = train.global_batch_on(ranks);
+    let order = Order::new(sizes, OrderSpec::new(dataset, train.seed, global_batch, train.batch_size_per_gpu));
     let steps_per_pass = order.steps_per_pass();
     let steps = STEPS.div_ceil(steps_per_pass) * steps_per_pass;
     let augment = Augment::new(dataset, train.seed);

@@ -1,171 +1,122 @@
-//! The recipe's timetable: TRAIN's keys, and the learning rate as a pure function of the step.
+//! How the learning rate moves: a factor of its base, a pure function of the number of finished updates.
+//!
+//! # How to add a schedule
+//!
+//! Implement [`Schedule`], here with a line in [`of`] and a name in [`Curve`] if a configuration is to ask for it, or
+//! anywhere for [`crate::train::Trainer::with_schedule`]. It is asked for every step, in any order, by every rank, and
+//! has to give the same answer each time: a run that is resumed asks again from the middle. Closures are schedules.
+//!
+//! ```
+//! use segdist::schedule::{Schedule, warmed_up};
+//!
+//! /// A tenth of the rate after every `every` updates (He et al. 2016, arXiv 1512.03385).
+//! struct Stairs { every: u64 }
+//!
+//! impl Schedule for Stairs {
+//!     fn factor(&self, step: u64) -> f64 {
+//!         0.1f64.powi((step / self.every) as i32)
+//!     }
+//! }
+//! let schedule = warmed_up(Box::new(Stairs { every: 30 }), 10, 0.0);
+//! assert_eq!([0, 5, 10, 31].map(|step| schedule.factor(step)), [0.0, 0.5, 1.0, 0.1]);
+//! ```
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the network is trained.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct TrainConfig {
-    /// Images in one micro-batch, what one rank runs at once.
-    pub batch_size_per_gpu: usize,
-    /// Images in one update; 0: batch_size_per_gpu times the ranks of the first start. Kept when a run is resumed.
-    pub global_batch: usize,
-    /// Epochs to train for.
-    pub num_epoch: u64,
-    /// Epoch to start from, with the reference's encoder_epoch_N.pth and decoder_epoch_N.pth in DIR.
-    pub start_epoch: u64,
-    /// Updates in one epoch, whatever the length of the list.
-    pub epoch_iters: u64,
-    /// The optimizer: SGD or AdamW.
-    pub optim: Optim,
-    /// Base learning rate of the encoder.
-    pub lr_encoder: f64,
-    /// Base learning rate of the decoder.
-    pub lr_decoder: f64,
-    /// Power of the poly schedule: lr = base · (1 − step ÷ steps)^lr_pow.
-    pub lr_pow: f64,
-    /// Momentum of SGD, beta1 of AdamW.
-    pub beta1: f64,
-    /// Weight decay of convolution and linear weights; biases and batch norm have none.
-    pub weight_decay: f64,
-    /// Weight of the deep supervision loss.
-    pub deep_sup_scale: f64,
-    /// Keep the network in evaluation mode: running statistics instead of the batch's, no dropout.
-    pub fix_bn: bool,
-    /// Threads that decode and resize images on each rank; at most the cores it may use.
-    pub workers: usize,
-    /// Steps between two display lines and two "train" lines of metrics.jsonl.
-    pub disp_iter: u64,
-    /// Seed of the order, the augmentation, dropout and random initial values.
-    pub seed: u64,
-    /// Label of padded pixels: -1 ignores them; 0 trains them as class 0, as the reference does by mistake.
-    pub padding_label: i64,
-    /// global: one mean over all ranks' labelled pixels; per_rank: the reference's mean of every rank's mean.
-    pub loss_norm: LossNorm,
-    /// Mixed precision: off, bf16, or fp16 with a loss scale that follows overflows (for GPUs; few CPUs have it, the
-    /// others convert).
-    pub amp: Amp,
-    /// The first loss scale with amp fp16, a power of two.
-    pub loss_scale: f64,
-    /// Keep images and weights in channels-last memory order.
-    pub channels_last: bool,
-    /// Largest global gradient norm; 0: no clipping.
-    pub clip_norm: f64,
-    /// On a non-finite loss or gradient: stop, or skip that update on all ranks.
-    pub on_nonfinite: OnNonfinite,
-    /// With on_nonfinite skip: updates skipped in a row after which the run stops.
-    pub max_skips: u64,
-    /// Checkpoint and end with code 75 after this many minutes; 0: no limit.
-    pub max_minutes: f64,
+/// The factor of the base learning rate, step by step.
+pub trait Schedule: Send + Sync {
+    /// The factor of the update that follows `step` finished ones: 0 or more.
+    fn factor(&self, step: u64) -> f64;
 }
 
-/// TRAIN.optim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[allow(missing_docs)]
-pub enum Optim {
-    SGD,
-    AdamW,
+impl<F: Fn(u64) -> f64 + Send + Sync> Schedule for F {
+    fn factor(&self, step: u64) -> f64 {
+        self(step)
+    }
 }
 
-/// TRAIN.loss_norm.
+/// TRAIN.schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)]
-pub enum LossNorm {
-    Global,
-    PerRank,
+pub enum Curve {
+    Poly,
+    Cosine,
+    Constant,
 }
 
-/// TRAIN.amp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum Amp {
-    Off,
-    Bf16,
-    Fp16,
-}
-
-impl Amp {
-    /// The type that convolutions and matrix products compute in, where it is not f32.
-    pub fn kind(self) -> Option<tch::Kind> {
-        match self {
-            Amp::Off => None,
-            Amp::Bf16 => Some(tch::Kind::BFloat16),
-            Amp::Fp16 => Some(tch::Kind::Half),
-        }
+/// The schedule with this name over `total` updates; `power` is poly's.
+pub fn of(curve: Curve, total: u64, power: f64) -> Box<dyn Schedule> {
+    match curve {
+        Curve::Poly => Box::new(move |step| poly(step, total, power)),
+        Curve::Cosine => Box::new(move |step| cosine(step, total)),
+        Curve::Constant => Box::new(|_| 1.0),
     }
 }
 
-/// TRAIN.on_nonfinite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs)]
-pub enum OnNonfinite {
-    Stop,
-    Skip,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        TrainConfig {
-            batch_size_per_gpu: 2,
-            global_batch: 0,
-            num_epoch: 20,
-            start_epoch: 0,
-            epoch_iters: 5000,
-            optim: Optim::SGD,
-            lr_encoder: 0.02,
-            lr_decoder: 0.02,
-            lr_pow: 0.9,
-            beta1: 0.9,
-            weight_decay: 1e-4,
-            deep_sup_scale: 0.4,
-            fix_bn: false,
-            workers: 16,
-            disp_iter: 20,
-            seed: 304,
-            padding_label: -1,
-            loss_norm: LossNorm::Global,
-            amp: Amp::Off,
-            loss_scale: 65536.0,
-            channels_last: false,
-            clip_norm: 0.0,
-            on_nonfinite: OnNonfinite::Stop,
-            max_skips: 10,
-            max_minutes: 0.0,
-        }
-    }
-}
-
-impl TrainConfig {
-    /// Micro-batches in an update, once its global batch is resolved.
-    pub fn micro_batches(&self) -> usize {
-        self.global_batch.div_ceil(self.batch_size_per_gpu)
-    }
-
-    /// Updates in the whole run.
-    pub fn total_steps(&self) -> u64 {
-        self.num_epoch * self.epoch_iters
-    }
-}
-
-/// The factor of the base learning rate after `step` finished updates of `total`: (1 − step ÷ total)^power.
+/// (1 − step ÷ total)^power.
 ///
 /// train.py `adjust_learning_rate` of the reference; the poly policy of DeepLab (arXiv 1606.00915).
 pub fn poly(step: u64, total: u64, power: f64) -> f64 {
     (1.0 - step as f64 / total.max(1) as f64).max(0.0).powf(power)
 }
 
+/// (1 + cos(π·step ÷ total)) ÷ 2, half a period without restarts (Loshchilov & Hutter 2017, arXiv 1608.03983).
+pub fn cosine(step: u64, total: u64) -> f64 {
+    (1.0 + (std::f64::consts::PI * (step as f64 / total.max(1) as f64).min(1.0)).cos()) / 2.0
+}
+
+/// `schedule` times a factor that rises in a straight line from `first` at step 0 to 1 at step `steps`
+/// (Goyal et al. 2017, arXiv 1706.02677, section 2.2).
+pub fn warmed_up(schedule: Box<dyn Schedule>, steps: u64, first: f64) -> Box<dyn Schedule> {
+    if steps == 0 {
+        return schedule;
+    }
+    Box::new(move |step: u64| {
+        let risen = (step as f64 / steps as f64).min(1.0);
+        (first + (1.0 - first) * risen) * schedule.factor(step)
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::poly;
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
-    fn the_learning_rate_falls_from_base_to_zero() {
+    fn poly_falls_from_1_to_0() {
         assert_eq!(poly(0, 100, 0.9), 1.0);
         assert_eq!(poly(100, 100, 0.9), 0.0);
         assert!((poly(50, 100, 0.9) - 0.5f64.powf(0.9)).abs() < 1e-15);
+    }
+
+    #[test]
+    fn cosine_falls_from_1_over_a_half_to_0() {
+        let values = [0, 25, 50, 100, 200].map(|step| cosine(step, 100));
+        let expected = [1.0, 0.5 + 0.125f64.sqrt(), 0.5, 0.0, 0.0];
+        assert!(values.iter().zip(expected).all(|(value, expected)| (value - expected).abs() < 1e-15), "{values:?}");
+    }
+
+    #[test]
+    fn a_warm_up_rises_in_a_straight_line_and_leaves_the_rest_alone() {
+        let constant = warmed_up(of(Curve::Constant, 100, 0.9), 10, 0.2);
+        assert_eq!([0, 5, 10, 50].map(|step| constant.factor(step)), [0.2, 0.6, 1.0, 1.0]);
+        let poly = warmed_up(of(Curve::Poly, 100, 0.9), 10, 0.2);
+        assert_eq!(poly.factor(5), 0.6 * super::poly(5, 100, 0.9));
+        assert_eq!(poly.factor(10), super::poly(10, 100, 0.9));
+        assert_eq!(warmed_up(of(Curve::Poly, 100, 0.9), 0, 0.2).factor(0), 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn every_factor_lies_between_0_and_1(
+            step: u64, total: u64, power in 0.0f64..10.0, steps: u64, first in 0.0f64..=1.0,
+        ) {
+            for curve in [Curve::Poly, Curve::Cosine, Curve::Constant] {
+                let factor = warmed_up(of(curve, total, power), steps, first).factor(step);
+                prop_assert!((0.0..=1.0).contains(&factor), "{curve:?}: {factor}");
+            }
+        }
     }
 }

@@ -4,12 +4,13 @@
 
 use crate::data::DatasetConfig;
 use crate::data::assemble::Assembler;
+use crate::data::batch_source::Share;
 use crate::data::dataset::Dataset;
-use crate::data::loader::{Loader, Share, granted};
+use crate::data::loader::{Loader, Preparation, Samples, granted};
 use crate::data::order::{Order, OrderSpec};
 use crate::fault;
-use crate::schedule::TrainConfig;
 use crate::stages;
+use crate::train::TrainConfig;
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 use std::sync::Arc;
@@ -69,9 +70,11 @@ impl Stages {
 pub fn run(dataset: &DatasetConfig, train: &TrainConfig, json: bool) -> anyhow::Result<()> {
     let source = Arc::new(Dataset::open(dataset, &dataset.list_train).map_err(fault::classified)?);
     let device = Device::cuda_if_available();
-    let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(dataset, train, train.batch_size_per_gpu)));
-    let mut outcome = rate(&source, &order, dataset, train, device)?;
-    let (images, seconds, mut stages) = on_one_thread(&source, &order, dataset, train, device)?;
+    let batch = train.batch_size_per_gpu;
+    let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(dataset, train.seed, batch, batch)));
+    let samples = Samples { source, order };
+    let mut outcome = rate(&samples, dataset, train, device)?;
+    let (images, seconds, mut stages) = on_one_thread(&samples, dataset, train, device)?;
     outcome.images_per_s_one_thread = images as f64 / seconds;
     stages.all().into_iter().for_each(|stage| *stage /= seconds);
     outcome.shares = stages;
@@ -85,15 +88,14 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, json: bool) -> anyhow::
 
 /// Runs the loader as training does.
 fn rate(
-    source: &Arc<Dataset>,
-    order: &Arc<Order>,
+    samples: &Samples,
     dataset: &DatasetConfig,
     train: &TrainConfig,
     device: Device,
 ) -> anyhow::Result<LoaderReport> {
     let share = Share { rank: 0, ranks: 1 };
-    let (label, seed) = (train.padding_label, train.seed);
-    let loader = Loader::start(source.clone(), order.clone(), dataset, label, seed, share, 0, train.workers);
+    let preparation = Preparation { dataset, padding_label: train.padding_label, seed: train.seed };
+    let loader = Loader::start(samples.clone(), preparation, share, 0, train.workers);
     let mut loader = loader.map_err(fault::classified)?;
     let mut times = Vec::new();
     let (mut images, mut pixels) = (0, 0);
@@ -132,8 +134,7 @@ fn rate(
 
 /// Walks the same steps on one thread, with the clocks of [`stages`] on: images, seconds, seconds of each stage.
 fn on_one_thread(
-    source: &Arc<Dataset>,
-    order: &Order,
+    Samples { source, order }: &Samples,
     dataset: &DatasetConfig,
     train: &TrainConfig,
     device: Device,

@@ -5,28 +5,8 @@ pub mod loader;
 pub mod overlap;
 pub mod step;
 
-use crate::data::DatasetConfig;
-use crate::model::ModelConfig;
-use crate::schedule::TrainConfig;
-use crate::sync::DistConfig;
 use comfy_table::Table;
 use serde_json::Value;
-use tch::Device;
-
-/// What is timed: a configuration's sections, and where its network computes.
-#[derive(Clone, Copy)]
-pub struct Workload<'a> {
-    /// DATASET: the size of the images and the number of classes.
-    pub dataset: &'a DatasetConfig,
-    /// MODEL.
-    pub model: &'a ModelConfig,
-    /// TRAIN: images a rank, precision, learning rates.
-    pub train: &'a TrainConfig,
-    /// DIST: buckets and transport.
-    pub dist: &'a DistConfig,
-    /// This rank's device.
-    pub device: Device,
-}
 
 /// The middle one; NaN of none. Sorts `values`.
 fn median(values: &mut [f64]) -> f64 {

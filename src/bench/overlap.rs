@@ -4,14 +4,15 @@
 //! beside backward, buckets sent after it, and every rank for itself. A time ends when the slowest rank is done. The
 //! differences are taken within a round of the three, which a machine's slower and faster minutes change least.
 
-use super::step::Step;
-use super::{Workload, median};
+use super::{median, step};
 use crate::comm::{Comm, Solo};
 use crate::sync::DistConfig;
 use crate::torch::memory;
+use crate::train::{Recipe, TrainConfig};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
+use tch::Device;
 
 /// Rounds before the clock counts.
 const WARM_UP: u64 = 2;
@@ -19,29 +20,31 @@ const MEASURED: u64 = 15;
 
 /// Prints the medians `overlapped_s`, `serial_s` and `alone_s`, of the serial way `backward_s` and `sum_s`, and
 /// `hidden`, the median of (serial − overlapped) ÷ that of (serial − alone).
-pub fn run(workload: &Workload, comm: &Arc<dyn Comm>, json: bool) -> anyhow::Result<()> {
+pub fn run(recipe: &Recipe, device: Device, comm: &Arc<dyn Comm>, json: bool) -> anyhow::Result<()> {
     memory::keep_freed_memory();
     let solo: Arc<dyn Comm> = Arc::new(Solo);
-    let [overlapped, serial] = [true, false].map(|overlap| DistConfig { overlap, ..workload.dist.clone() });
+    // As many images a rank in all three ways.
+    let train = TrainConfig { global_batch: 0, ..recipe.train.clone() };
+    let [overlapped, serial] = [true, false].map(|overlap| DistConfig { overlap, ..recipe.dist.clone() });
     let mut ways = Vec::new();
-    for (dist, comm) in [(&overlapped, comm), (&serial, comm), (workload.dist, &solo)] {
-        ways.push(Step::new(&Workload { dist, ..*workload }, comm)?);
+    for (dist, comm) in [(&overlapped, comm), (&serial, comm), (recipe.dist, &solo)] {
+        ways.push(step::trainer(&Recipe { dist, train: &train, ..*recipe }, device, comm)?);
     }
     let mut times = [(); 3].map(|()| Vec::new());
     let (mut backwards, mut sums) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + MEASURED {
-        for (way, step) in ways.iter_mut().enumerate() {
+        for (way, trainer) in ways.iter_mut().enumerate() {
             comm.barrier()?;
             let start = Instant::now();
-            let (backward_s, waited_s) = step.run(round)?;
+            let update = step::update(trainer, device)?;
             comm.barrier()?;
             if round < WARM_UP {
                 continue;
             }
             times[way].push(start.elapsed().as_secs_f64());
             if way == 1 {
-                backwards.push(backward_s);
-                sums.push(waited_s);
+                backwards.push(update.backward_s);
+                sums.push(update.comm_s);
             }
         }
     }

@@ -62,6 +62,13 @@ pub struct Copying {
     stopped: Arc<Stopped>,
 }
 
+impl Copying {
+    /// Waits until the tensors are copied.
+    pub fn wait(self) {
+        drop(self);
+    }
+}
+
 impl Drop for Copying {
     fn drop(&mut self) {
         let start = Instant::now();

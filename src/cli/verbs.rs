@@ -11,7 +11,7 @@ use crate::pack::{self, Input, PackOptions};
 use crate::predict::{self, PredictJob};
 use crate::report::html;
 use crate::stop::StopRequest;
-use crate::train::{self, Ended, Job, Resume};
+use crate::train::{self, Ended, Job, Recipe, Resume};
 use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify, watch};
 use anyhow::Context;
 use std::sync::Arc;
@@ -81,11 +81,8 @@ fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) 
         path => Resume::From(path.into()),
     };
     let job = Job {
-        dataset: &config.DATASET,
-        model: &config.MODEL,
-        train: &config.TRAIN,
+        recipe: recipe(&config),
         val: &config.VAL,
-        dist: &config.DIST,
         checkpoint: &config.CHECKPOINT,
         dir: &config.DIR,
         config: config.dump(),
@@ -97,6 +94,12 @@ fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) 
         Ended::Finished => 0,
         Ended::Stopped => STOPPED,
     })
+}
+
+/// The sections that an update depends on.
+fn recipe(config: &Config) -> Recipe<'_> {
+    let Config { DATASET: dataset, MODEL: model, TRAIN: train, DIST: dist, .. } = config;
+    Recipe { dataset, model, train, dist }
 }
 
 fn pack(args: PackArgs) -> anyhow::Result<()> {
@@ -180,10 +183,8 @@ fn bench(what: Bench, config: &ConfigArgs, json: bool, comm: &Arc<dyn Comm>) -> 
     match what {
         Bench::Step | Bench::Overlap => {
             let place = train::Place::find(&**comm, &config.DIST)?;
-            let Config { DATASET: dataset, MODEL: model, TRAIN: train, DIST: dist, .. } = &config;
-            let workload = bench::Workload { dataset, model, train, dist, device: place.device };
             let run = if what == Bench::Step { bench::step::run } else { bench::overlap::run };
-            run(&workload, comm, json)
+            run(&recipe(&config), place.device, comm, json)
         }
         Bench::Loader => bench::loader::run(&config.DATASET, &config.TRAIN, json),
         Bench::Allreduce => bench::allreduce::run(&**comm, json),

@@ -43,34 +43,10 @@ fn dataset(dataset: &DatasetConfig) -> Result<(), String> {
 
 fn recipe(config: &Config) -> Result<(), String> {
     let train = &config.TRAIN;
-    require(train.batch_size_per_gpu > 0, || "TRAIN.batch_size_per_gpu is 0: set it to at least 1".into())?;
-    require(train.num_epoch > 0 && train.epoch_iters > 0, || {
-        "TRAIN.num_epoch and TRAIN.epoch_iters must be at least 1".into()
-    })?;
-    require(train.num_epoch.checked_mul(train.epoch_iters).is_some(), || {
-        "TRAIN.num_epoch times TRAIN.epoch_iters is more steps than can be counted".into()
-    })?;
-    require(train.start_epoch <= train.num_epoch, || {
-        format!("TRAIN.start_epoch is {}: set it to at most TRAIN.num_epoch ({})", train.start_epoch, train.num_epoch)
-    })?;
-    require(train.disp_iter > 0, || "TRAIN.disp_iter is 0: set it to at least 1".into())?;
+    train.validate()?;
     require((-1..config.DATASET.num_class as i64).contains(&train.padding_label), || {
         format!("TRAIN.padding_label is {}: set it to -1 (ignored) or a class", train.padding_label)
     })?;
-    for (key, value) in [
-        ("lr_encoder", train.lr_encoder),
-        ("lr_decoder", train.lr_decoder),
-        ("lr_pow", train.lr_pow),
-        ("weight_decay", train.weight_decay),
-        ("deep_sup_scale", train.deep_sup_scale),
-        ("clip_norm", train.clip_norm),
-        ("max_minutes", train.max_minutes),
-    ] {
-        require(value >= 0.0 && value.is_finite(), || format!("TRAIN.{key} is {value}: set it to 0 or more"))?;
-    }
-    let exact = train.loss_scale.to_bits() & ((1 << 52) - 1) == 0 && (1.0..=1e18).contains(&train.loss_scale);
-    require(exact, || format!("TRAIN.loss_scale is {}: set it to a power of two, such as 65536", train.loss_scale))?;
-    require((0.0..1.0).contains(&train.beta1), || format!("TRAIN.beta1 is {}: set it to 0 … 1", train.beta1))?;
     require(config.DIST.bucket_mb > 0.0, || "DIST.bucket_mb must be more than 0".into())?;
     require(config.DIST.start_timeout_s > 0.0 && config.DIST.stall_timeout_s > 0.0, || {
         "DIST.start_timeout_s and DIST.stall_timeout_s must be more than 0 seconds".into()

@@ -1,6 +1,7 @@
 //! A micro-batch on the host, and its way to the device.
 
 use super::resize::round_up;
+use crate::loss::IGNORE;
 use crate::torch::memory::f32_slice;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
@@ -53,6 +54,27 @@ impl DeviceBatch {
 }
 
 impl HostBatch {
+    /// Images of one size without padding: `size` is (width, height), `pixels` their bytes and labels as in
+    /// [`HostBatch::images`] and [`HostBatch::labels`].
+    ///
+    /// # Panics
+    /// When there are more or fewer pixels than `samples` and `size` say.
+    pub fn new(
+        first: usize,
+        samples: Vec<u32>,
+        size: (u32, u32),
+        rate: u32,
+        (images, labels): (Vec<u8>, Vec<i64>),
+    ) -> HostBatch {
+        let (width, height) = size;
+        let area = samples.len() * width as usize * height as usize;
+        let label_area = samples.len() * (width / rate) as usize * (height / rate) as usize;
+        assert!(images.len() == 3 * area && labels.len() == label_area, "as many pixels as the size says");
+        let valid = labels.iter().filter(|&&label| label != IGNORE).count() as u64;
+        let sizes = vec![size; samples.len()];
+        HostBatch { first, samples, width, height, sizes, images, labels, valid, rate, home: Arc::default() }
+    }
+
     /// Copies the batch to the device and normalises it there.
     pub fn to_device(&self, device: Device) -> DeviceBatch {
         let label_size = [self.samples.len() as i64, (self.height / self.rate).into(), (self.width / self.rate).into()];

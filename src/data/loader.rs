@@ -2,11 +2,12 @@
 
 use super::DatasetConfig;
 use super::assemble::Assembler;
-use super::batch::HostBatch;
+use super::batch_source::{BatchSource, Share, StepBatch};
 use super::dataset::Dataset;
 use super::order::Order;
 use super::source::DataError;
 use crate::comm;
+use crate::fault;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,25 +20,24 @@ pub fn granted(threads: usize) -> usize {
     if threads == 0 { cores } else { threads.min(cores) }
 }
 
-/// Which part of each global batch this rank runs.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// This rank.
-    pub rank: usize,
-    /// Number of ranks.
-    pub ranks: usize,
+/// The samples that are loaded, and their order.
+#[derive(Clone)]
+pub struct Samples {
+    /// Where they are read from.
+    pub source: Arc<Dataset>,
+    /// Which of them make which step.
+    pub order: Arc<Order>,
 }
 
-/// This rank's part of one step.
-pub struct StepBatch {
-    /// The step, 0-based.
-    pub step: u64,
-    /// Which pass over the list.
-    pub pass: u64,
-    /// One entry a round; None where this rank has no micro-batch left.
-    pub rounds: Vec<Option<HostBatch>>,
-    /// Corrupt samples of this rank that were replaced (DATASET.on_corrupt substitute).
-    pub substituted: usize,
+/// How samples become batches.
+#[derive(Clone, Copy)]
+pub struct Preparation<'a> {
+    /// Sizes, augmentation, label map.
+    pub dataset: &'a DatasetConfig,
+    /// TRAIN.padding_label.
+    pub padding_label: i64,
+    /// TRAIN.seed.
+    pub seed: u64,
 }
 
 /// A stream of steps. What it yields depends only on (source, order, seed, share), never on the thread count.
@@ -64,17 +64,15 @@ struct Shared {
 impl Loader {
     /// Starts the threads; the first step is `start`. `threads`: at most so many, and no more than the cores that this
     /// process may use; 0 means all of those.
-    #[allow(clippy::too_many_arguments)]
     pub fn start(
-        source: Arc<Dataset>,
-        order: Arc<Order>,
-        config: &DatasetConfig,
-        padding_label: i64,
-        seed: u64,
+        samples: Samples,
+        preparation: Preparation,
         share: Share,
         start: u64,
         threads: usize,
     ) -> Result<Loader, DataError> {
+        let Samples { source, order } = samples;
+        let Preparation { dataset, padding_label, seed } = preparation;
         let threads = granted(threads);
         let pool = ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -83,9 +81,9 @@ impl Loader {
             .panic_handler(|_| ())
             .build()
             .map_err(|error| DataError::Loader(error.to_string()))?;
-        let assembler = Assembler::new(source, config, padding_label, seed);
-        let samples: usize = order.step(start).micro_batches.iter().map(|micro| micro.samples.len()).sum();
-        let ahead = 2 + threads.div_ceil((samples / share.ranks.max(1)).max(1));
+        let assembler = Assembler::new(source, dataset, padding_label, seed);
+        let images: usize = order.step(start).micro_batches.iter().map(|micro| micro.samples.len()).sum();
+        let ahead = 2 + threads.div_ceil((images / share.ranks.max(1)).max(1));
         let shared = Arc::new(Shared { order, assembler, share, stopped: AtomicBool::new(false) });
         log::info!("loader: {threads} threads, {ahead} steps ahead");
         let mut loader = Loader { pool, shared, coming: VecDeque::new(), next: start, ahead };
@@ -118,6 +116,12 @@ impl Loader {
             self.coming.push_back((step, receiver));
             self.next += 1;
         }
+    }
+}
+
+impl BatchSource for Loader {
+    fn next(&mut self) -> anyhow::Result<StepBatch> {
+        Loader::next(self).map_err(fault::classified)
     }
 }
 

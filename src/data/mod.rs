@@ -3,6 +3,7 @@
 pub mod assemble;
 pub mod augment;
 pub mod batch;
+pub mod batch_source;
 pub mod dataset;
 pub mod decode;
 pub mod label_map;
@@ -14,6 +15,7 @@ pub mod random;
 pub mod resize;
 pub mod source;
 pub mod stage;
+pub mod synthetic;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

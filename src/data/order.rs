@@ -32,7 +32,6 @@ use super::{
     random::{KeyedRng, Purpose},
     resize::target_size,
 };
-use crate::schedule::TrainConfig;
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -66,14 +65,14 @@ pub struct OrderSpec {
 }
 
 impl OrderSpec {
-    /// The order that a configuration asks for, with its global batch resolved.
-    pub fn new(dataset: &DatasetConfig, train: &TrainConfig, global_batch: usize) -> OrderSpec {
+    /// The order that DATASET and TRAIN.seed ask for.
+    pub fn new(dataset: &DatasetConfig, seed: u64, global_batch: usize, micro_batch: usize) -> OrderSpec {
         OrderSpec {
             kind: dataset.order,
             size_per: dataset.size_per,
-            seed: train.seed,
+            seed,
             global_batch,
-            micro_batch: train.batch_size_per_gpu,
+            micro_batch,
             short_edges: dataset.imgSizes.clone(),
             max_size: dataset.imgMaxSize,
         }

@@ -7,24 +7,42 @@ mod flat;
 mod scale;
 
 pub use flat::{Flat, Group, Slot, to_channels_last};
-pub use scale::LossScale;
+pub use scale::{Amp, LossScale};
 
-use crate::schedule::{Optim, TrainConfig};
 use crate::torch::TorchError;
 use crate::torch::fused;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 /// beta2 and eps of AdamW, torch.optim.AdamW's defaults.
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
 
+/// TRAIN.optim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Optim {
+    SGD,
+    AdamW,
+}
+
+/// By what parameters are updated, besides their learning rates.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// TRAIN.optim.
+    pub optim: Optim,
+    /// Momentum of SGD, beta1 of AdamW.
+    pub beta1: f64,
+    /// Of the weights of convolutions and linear layers.
+    pub weight_decay: f64,
+}
+
 /// The optimizer of a network's encoder and decoder.
 pub struct Optimizer {
     groups: Vec<Views>,
     states: Vec<Moment>,
-    rule: Optim,
-    beta1: f64,
-    weight_decay: f64,
+    rule: Rule,
     updates: u64,
 }
 
@@ -45,8 +63,8 @@ struct Moment {
 
 impl Optimizer {
     /// Takes the parameters and gradients in `flat`; the state is 0.
-    pub fn new(flat: &Flat, config: &TrainConfig) -> Optimizer {
-        let names: &[&str] = match config.optim {
+    pub fn new(flat: &Flat, rule: Rule) -> Optimizer {
+        let names: &[&str] = match rule.optim {
             Optim::SGD => &["momentum"],
             Optim::AdamW => &["exp_avg", "exp_avg_sq"],
         };
@@ -62,25 +80,25 @@ impl Optimizer {
         kinds.sort();
         kinds.dedup();
         let groups = kinds.into_iter().map(|group| Views::new(flat, group, &states)).collect();
-        let (rule, beta1, weight_decay) = (config.optim, config.beta1, config.weight_decay);
-        Optimizer { groups, states, rule, beta1, weight_decay, updates: 0 }
+        Optimizer { groups, states, rule, updates: 0 }
     }
 
     /// One update from the gradients, each multiplied by `grad_scale` first (clipping).
     pub fn step(&mut self, lr_encoder: f64, lr_decoder: f64, grad_scale: f64) -> Result<(), TorchError> {
         self.updates += 1;
+        let Rule { optim, beta1, weight_decay } = self.rule;
         for views in &mut self.groups {
             if grad_scale != 1.0 {
                 views.gradients.iter_mut().for_each(|gradient| drop(gradient.g_mul_scalar_(grad_scale)));
             }
             let lr = if views.group.decoder { lr_decoder } else { lr_encoder };
-            let decay = if views.group.decays { self.weight_decay } else { 0.0 };
+            let decay = if views.group.decays { weight_decay } else { 0.0 };
             let (parameters, gradients, states) = (&views.parameters, &views.gradients, &views.states);
-            match self.rule {
-                Optim::SGD => fused::sgd(parameters, gradients, &states[0], (lr, self.beta1, decay))?,
+            match optim {
+                Optim::SGD => fused::sgd(parameters, gradients, &states[0], (lr, beta1, decay))?,
                 Optim::AdamW => {
                     let step = self.updates as f64;
-                    let with = fused::AdamW { step, lr, beta1: self.beta1, beta2: BETA2, eps: EPS, decay };
+                    let with = fused::AdamW { step, lr, beta1, beta2: BETA2, eps: EPS, decay };
                     fused::adamw(parameters, gradients, &states[0], &states[1], &with)?;
                 }
             }

@@ -4,10 +4,32 @@
 //! finite is left out and halves the scale, 2000 good steps in a row double it. It sees nothing but the sums over
 //! ranks, so it is the same on all. A scale of 1 is no help any more: what is not finite then is an error.
 
-use crate::schedule::{Amp, TrainConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Good steps after which the scale doubles.
 const PATIENCE: u64 = 2000;
+
+/// TRAIN.amp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Amp {
+    Off,
+    Bf16,
+    Fp16,
+}
+
+impl Amp {
+    /// The type that convolutions and matrix products compute in, where it is not f32.
+    pub fn kind(self) -> Option<tch::Kind> {
+        match self {
+            Amp::Off => None,
+            Amp::Bf16 => Some(tch::Kind::BFloat16),
+            Amp::Fp16 => Some(tch::Kind::Half),
+        }
+    }
+}
 
 /// What the loss is multiplied by before backward; always 1 but with fp16.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,10 +40,10 @@ pub struct LossScale {
 }
 
 impl LossScale {
-    /// The scale of the first step.
-    pub fn new(config: &TrainConfig) -> LossScale {
-        let dynamic = config.amp == Amp::Fp16;
-        LossScale { value: if dynamic { config.loss_scale } else { 1.0 }, good: 0, dynamic }
+    /// `first` at the first step, where the precision needs one.
+    pub fn new(amp: Amp, first: f64) -> LossScale {
+        let dynamic = amp == Amp::Fp16;
+        LossScale { value: if dynamic { first } else { 1.0 }, good: 0, dynamic }
     }
 
     /// As it was when [`LossScale::value`] and [`LossScale::good`] were saved.
@@ -59,7 +81,7 @@ mod tests {
     use super::*;
 
     fn scale(amp: Amp) -> LossScale {
-        LossScale::new(&TrainConfig { amp, ..TrainConfig::default() })
+        LossScale::new(amp, 65536.0)
     }
 
     fn good(scale: &mut LossScale, steps: usize) {

@@ -1,8 +1,9 @@
 //! What a run resolved to, as one table before its first step.
 
-use super::Job;
+use super::data::Data;
 use super::place::Place;
-use super::start::{Beginning, Data};
+use super::{Job, Recipe};
+use crate::checkpoint::State;
 use crate::comm::{Comm, CommError};
 use crate::model::Network;
 use crate::model::layers::Role;
@@ -11,7 +12,7 @@ use comfy_table::Table;
 /// The table; a collective, since every rank tells its place.
 pub fn table(
     job: &Job,
-    beginning: &Beginning,
+    state: &State,
     data: &Data,
     network: &Network,
     place: &Place,
@@ -22,37 +23,32 @@ pub fn table(
         comm.all_gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
     let trained = network.store.variables.iter().filter(|variable| variable.role != Role::Buffer);
     let parameters: usize = trained.map(|variable| variable.tensor.numel()).sum();
-    let train = job.train;
-    let (total, first) = (train.total_steps(), beginning.step);
+    let Recipe { dataset, model, train, .. } = job.recipe;
+    let (total, first) = (train.total_steps(), state.step);
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
     let rows = [
         (
             "network",
-            format!(
-                "{} + {}, {:.1} M parameters",
-                job.model.arch_encoder,
-                job.model.arch_decoder,
-                parameters as f64 / 1e6
-            ),
+            format!("{} + {}, {:.1} M parameters", model.arch_encoder, model.arch_decoder, parameters as f64 / 1e6),
         ),
         (
             "data",
             format!(
                 "{} training and {} validation images, {} classes",
-                data.train.len(),
+                data.train.source.len(),
                 data.val.len(),
-                job.dataset.num_class
+                dataset.num_class
             ),
         ),
-        ("step", format!("{} images in micro-batches of {}", beginning.global_batch, train.batch_size_per_gpu)),
+        ("step", format!("{} images in micro-batches of {}", state.global_batch, train.batch_size_per_gpu)),
         (
             "steps",
             format!(
                 "{first} of {total} done; {} epochs of {}; {} steps a pass",
                 train.num_epoch,
                 train.epoch_iters,
-                data.order.steps_per_pass()
+                data.train.order.steps_per_pass()
             ),
         ),
         ("ranks", format!("{}: {}", comm.size(), summary(&places))),

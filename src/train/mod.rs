@@ -1,37 +1,43 @@
-//! Training: [`run`] wires the parts and keeps the calendar; [`Trainer::step`] is the algorithm.
+//! Training: [`run`] wires the parts of a run, [`Trainer::step`] is the algorithm.
 
 mod banner;
+mod beginning;
+mod calendar;
+mod config;
+mod data;
+mod links;
 mod place;
 mod recorder;
 mod regroup;
-mod start;
+mod replica;
 mod trainer;
 
+pub use beginning::Beginning;
+pub use config::{OnNonfinite, TrainConfig};
+pub use links::Links;
 pub use place::Place;
-pub use trainer::{Trainer, Update};
+pub use replica::Replica;
+pub use trainer::{Shown, Trainer, Update};
 
-use crate::checkpoint::{CheckpointConfig, Lock, Score, State};
+use crate::checkpoint::{CheckpointConfig, Lock, State};
 use crate::comm::journal::Journal;
 use crate::comm::trace::{Lane, Trace};
-use crate::comm::watchdog::Watchdog;
-use crate::comm::{Comm, agree};
+use crate::comm::watchdog::{Limits, Watchdog};
+use crate::comm::{Comm, CommError, agree, handshake};
 use crate::data::DatasetConfig;
-use crate::eval::{self, ValConfig};
-use crate::fault::{self, Agreed, BadInput};
-use crate::model::ModelConfig;
-use crate::report::{html::run::OVERLAYS, palette::Classes};
-use crate::schedule::{OnNonfinite, TrainConfig};
+use crate::data::loader::Loader;
+use crate::data::order::ORDER_VERSION;
+use crate::eval::ValConfig;
+use crate::fault::{self, BadInput};
+use crate::model::{ModelConfig, Network};
 use crate::stop::StopRequest;
-use crate::sync::{DistConfig, replicas};
+use crate::sync::DistConfig;
 use crate::torch::memory;
+use data::Data;
 use recorder::Recorder;
-use start::Data;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// About how many validation images are drawn at an evaluation.
-const SAMPLES: usize = 4;
 
 /// What `--resume` asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +50,25 @@ pub enum Resume {
     From(PathBuf),
 }
 
-/// A run's sections of the configuration.
-pub struct Job<'a> {
+/// The sections of the configuration that an update depends on.
+#[derive(Clone, Copy)]
+pub struct Recipe<'a> {
     /// DATASET.
     pub dataset: &'a DatasetConfig,
     /// MODEL.
     pub model: &'a ModelConfig,
     /// TRAIN.
     pub train: &'a TrainConfig,
-    /// VAL.
-    pub val: &'a ValConfig,
     /// DIST.
     pub dist: &'a DistConfig,
+}
+
+/// A run that is asked for.
+pub struct Job<'a> {
+    /// What is trained, on what and how.
+    pub recipe: Recipe<'a>,
+    /// VAL.
+    pub val: &'a ValConfig,
     /// CHECKPOINT.
     pub checkpoint: &'a CheckpointConfig,
     /// DIR.
@@ -82,7 +95,7 @@ pub enum Ended {
 /// Trains from where DIR's newest checkpoint is to the last update, or until someone asks to stop.
 pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     memory::keep_freed_memory();
-    let stop = job.stop.clone().with_limit(job.train.max_minutes);
+    let stop = job.stop.clone().with_limit(job.recipe.train.max_minutes);
     let mut run = Run::start(job, comm)?;
     loop {
         match run.run_through(&stop) {
@@ -102,7 +115,7 @@ struct Run<'a> {
     me: String,
     place: Place,
     data: Data,
-    trainer: Trainer,
+    trainer: Trainer<Loader>,
     /// What a checkpoint says besides tensors, the scores so far among it.
     state: State,
     /// Rank 0's lock on DIR, files and progress line.
@@ -122,34 +135,39 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Wires the parts.
+    /// Wires the parts: where to begin, data, network, what ranks must share, and the trainer that drives them.
     fn start(job: &'a Job<'a>, comm: &Arc<dyn Comm>) -> anyhow::Result<Run<'a>> {
-        if job.dist.elastic {
-            let able = comm.survive().map_err(|cause| BadInput(format!("DIST.elastic: {cause}")).into());
-            agree::agree(&**comm, able)?;
+        let (recipe, all) = (&job.recipe, &**comm);
+        if recipe.dist.elastic {
+            let able = all.survive().map_err(|cause| BadInput(format!("DIST.elastic: {cause}")).into());
+            agree::agree(all, able)?;
         }
         let mut lock = None;
-        let beginning = start::begin(job, &**comm, &mut lock)?;
-        let place = agree::agree(&**comm, Place::find(&**comm, job.dist))?;
-        let data = agree::agree(&**comm, start::open_data(job, &beginning, &**comm))?;
-        let parts = start::build(job, &beginning, &place, &**comm)?;
-        start::shake_hands(job, &beginning, &data, &parts.network, &**comm)?;
-        let banner = banner::table(job, &beginning, &data, &parts.network, &place, &**comm)?;
-        let trace = Trace::open(&job.dist.trace, &**comm).map_err(fault::classified);
-        let journal = Journal::new(agree::agree(&**comm, trace)?);
+        let beginning = Beginning::choose(job, all, &mut lock)?;
+        let place = agree::agree(all, Place::find(all, recipe.dist))?;
+        let data = agree::agree(all, Data::open(job, &beginning, all))?;
+        let mut replica = Replica::build(recipe, place.device)?;
+        replica.fill(job, &beginning, all)?;
+        let state = state(job, &beginning, &data, all.size());
+        shake_hands(&state, &data, &replica.network, all)?;
+        let banner = banner::table(job, &state, &data, &replica.network, &place, all)?;
+
+        let trace = Trace::open(&recipe.dist.trace, all).map_err(fault::classified);
+        let journal = Journal::new(agree::agree(all, trace)?);
         let steps = journal.channel(comm.clone(), Lane::Step);
-        let trainer = start::trainer(job, &beginning, &place, &data, parts, &steps, &journal)?;
-        let state = start::state(job, &beginning, &data, comm.size());
-        let recorder = comm.is_root().then(|| Recorder::open(job, state.step, state.global_batch)).transpose()?;
+        let links = Links::connect(recipe, &replica.flat, &steps, &journal)?;
+        let batches = data.load(job, &place, beginning.step, all)?;
+        let trainer = Trainer::new(recipe, replica, links, batches, &beginning);
+        let recorder = all.is_root().then(|| Recorder::open(job, state.step, state.global_batch)).transpose()?;
         if let Some(recorder) = &recorder {
             recorder.announce(&banner);
         }
-        let me = regroup::name(&**comm);
+        let me = regroup::name(all);
         Ok(Run {
-            members: regroup::all_gather_text(&**comm, &me)?,
+            members: regroup::all_gather_text(all, &me)?,
             me,
-            watchdog: start::watchdog(job, comm, &journal)?,
-            was_finished: state.scores.iter().any(|score| score.step == job.train.total_steps()),
+            watchdog: watchdog(job, comm, &journal)?,
+            was_finished: state.scores.iter().any(|score| score.step == recipe.train.total_steps()),
             comm: steps,
             journal,
             last: None,
@@ -164,168 +182,50 @@ impl<'a> Run<'a> {
             recorder,
         })
     }
+}
 
-    fn run_through(&mut self, stop: &StopRequest) -> anyhow::Result<Ended> {
-        let total = self.job.train.total_steps();
-        while self.trainer.step < total || self.unfinished {
-            if !self.unfinished {
-                self.watchdog.progress(self.trainer.step, "step");
-                let update = self.trainer.step(stop.requested().is_some())?;
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.count(&update);
-                }
-                self.last = Some(Rc::new(update));
-                self.unfinished = true;
-            }
-            if self.follow_up(total)? == Some(Ended::Stopped) {
-                return Ok(Ended::Stopped);
-            }
-            self.unfinished = false;
-        }
-        self.finish()?;
-        Ok(Ended::Finished)
+/// What a checkpoint says besides its tensors.
+fn state(job: &Job, beginning: &Beginning, data: &Data, ranks: usize) -> State {
+    let source = &data.train.source;
+    State {
+        step: beginning.step,
+        seed: job.recipe.train.seed,
+        order_version: ORDER_VERSION,
+        dataset_id: source.id().to_owned(),
+        labels_id: source.labels_id(),
+        global_batch: beginning.global_batch,
+        ranks,
+        scores: beginning.scores.clone(),
+        config: job.config.clone(),
+        class_names: source.class_names().unwrap_or_default().to_vec(),
+        palette: source.palette().unwrap_or_default().to_vec(),
+        ..State::default()
     }
+}
 
-    /// What comes after an update: report, evaluation and checkpoint when due. May be done again, to the same effect.
-    fn follow_up(&mut self, total: u64) -> anyhow::Result<Option<Ended>> {
-        let Some(update) = self.last.clone() else { return Ok(None) };
-        self.watchdog.progress(self.trainer.step, "report");
-        self.check(&update)?;
-        if let (Some(recorder), Some(shown)) = (&mut self.recorder, update.shown) {
-            recorder.report(&update, shown);
-        }
-        if self.is_due(self.job.val.every_epochs) && update.step < total {
-            self.evaluate()?;
-        }
-        self.save_if_due(&update, total)?;
-        if !update.stop || update.step == total {
-            return Ok(None);
-        }
-        self.finish_saving()?;
-        if self.comm.is_root() {
-            log::info!("stopped on request at step {}: start again to continue", update.step);
-        }
-        Ok(Some(Ended::Stopped))
-    }
+/// Compares what must be equal on all ranks; the message names what differs, and where.
+fn shake_hands(state: &State, data: &Data, network: &Network, comm: &dyn Comm) -> anyhow::Result<()> {
+    let variables = network.store.variables.iter();
+    let shapes: String =
+        variables.map(|variable| format!("{} {:?}\n", variable.name, variable.tensor.size())).collect();
+    let facts = [
+        ("version of segdist", env!("CARGO_PKG_VERSION").to_owned()),
+        ("configuration", state.config.clone()),
+        ("training data set", state.dataset_id.clone()),
+        ("classes of the training labels", state.labels_id.clone()),
+        ("validation data set", data.val.id().to_owned()),
+        ("classes of the validation labels", data.val.labels_id()),
+        ("parameters", shapes),
+        ("first step", state.step.to_string()),
+    ];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value));
+    agree::agree(comm, handshake::compare(comm, &facts).map_err(fault::classified))
+}
 
-    /// The final evaluation; the last checkpoint, safe since before, is written again with its score.
-    fn finish(&mut self) -> anyhow::Result<()> {
-        self.finish_saving()?;
-        let step = self.trainer.step;
-        self.evaluate()?;
-        if let Some(recorder) = &mut self.recorder
-            && !self.was_finished
-        {
-            self.watchdog.progress(step, "checkpoint");
-            recorder.save(&mut self.trainer, &self.state);
-            recorder.finish_saving()?;
-            recorder.finished(step)?;
-        }
-        // Nobody leaves before that is done: where rank 0 dies over it, another one does it.
-        Ok(self.comm.barrier()?)
-    }
-
-    /// Whether an interval of `epochs` ends with the update just made.
-    fn is_due(&self, epochs: u64) -> bool {
-        let steps = epochs.saturating_mul(self.job.train.epoch_iters);
-        steps > 0 && self.trainer.step.is_multiple_of(steps)
-    }
-
-    /// Stops, or goes on, where gradients were not finite; compares replicas when asked to.
-    fn check(&mut self, update: &Update) -> anyhow::Result<()> {
-        if update.committed {
-            self.skipped = 0;
-        } else if update.overflow {
-            let scale = self.trainer.scale.value();
-            let message = format!(
-                "step {}: an overflow in fp16; no parameter was changed, the loss scale is {scale}",
-                update.step
-            );
-            self.recorder.iter_mut().for_each(|recorder| recorder.skipped(update, &message));
-        } else {
-            self.refuse(update)?;
-            self.skipped += 1;
-        }
-        let every = self.job.dist.check_replicas;
-        if every > 0 && update.step.is_multiple_of(every) {
-            let variables = &self.trainer.network.store.variables;
-            if let Some(text) = replicas::difference(&*self.comm, variables)? {
-                return Err(Agreed { message: format!("step {}: {text}", update.step), code: 1 }.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Every rank is here: the norm that decided was the same on all.
-    fn refuse(&mut self, update: &Update) -> anyhow::Result<()> {
-        let names: Vec<&str> = update.samples.iter().map(|&index| self.data.train.name(index as usize)).collect();
-        let mine = if update.loss.is_finite() { String::new() } else { names.join(", ") };
-        let all = self.comm.all_gather(mine.as_bytes())?;
-        let blamed = all.iter().enumerate().find(|(_, names)| !names.is_empty());
-        let cause = match blamed {
-            Some((rank, names)) => {
-                format!("the loss of rank {rank} is not finite (samples {})", String::from_utf8_lossy(names))
-            }
-            None => "a gradient is not finite, though every rank's loss is".to_owned(),
-        };
-        let message = format!("step {}: {cause}; no parameter was changed", update.step);
-        if self.job.train.on_nonfinite == OnNonfinite::Skip && self.skipped < self.job.train.max_skips {
-            if let Some(recorder) = &mut self.recorder {
-                recorder.skipped(update, &message);
-            }
-            return Ok(());
-        }
-        let advice = "lower the learning rates, or set TRAIN.on_nonfinite skip";
-        Err(Agreed { message: format!("{message}; {advice}"), code: 1 }.into())
-    }
-
-    fn evaluate(&mut self) -> anyhow::Result<()> {
-        let step = self.trainer.step;
-        self.watchdog.progress(step, "evaluation");
-        fault::point("evaluation");
-        let (job, trainer, val, watchdog) = (self.job, &self.trainer, &self.data.val, &self.watchdog);
-        let classes = Classes::new(job.dataset.num_class, val.class_names(), val.palette());
-        // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
-        let overlays = self.comm.is_root().then(|| eval::Overlays {
-            folder: job.dir.join(OVERLAYS),
-            below: SAMPLES * self.comm.size(),
-            optional: true,
-        });
-        let evaluation = eval::Evaluation {
-            source: val,
-            dataset: job.dataset,
-            val: job.val,
-            device: trainer.device,
-            classes: &classes,
-            overlays,
-            progress: false,
-            alive: &|| watchdog.progress(step, "evaluation"),
-        };
-        let outcome = evaluation.run(&trainer.network, &*self.comm)?;
-        if !self.state.scores.iter().any(|score| score.step == step) {
-            self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
-        }
-        if let Some(recorder) = &mut self.recorder {
-            recorder.evaluated(step, &outcome);
-        }
-        Ok(())
-    }
-
-    /// Rank 0 alone decides: it has everything that is saved, and saving is no collective.
-    fn save_if_due(&mut self, update: &Update, total: u64) -> anyhow::Result<()> {
-        let by_epoch = self.is_due(self.job.checkpoint.every_epochs);
-        let Some(recorder) = &mut self.recorder else { return Ok(()) };
-        let every = self.job.checkpoint.every_steps;
-        let by_step = every > 0 && update.step.is_multiple_of(every);
-        if by_epoch || by_step || recorder.minutes_are_over() || update.stop || update.step == total {
-            self.watchdog.progress(update.step, "checkpoint");
-            recorder.save(&mut self.trainer, &self.state);
-        }
-        recorder.check_saved()
-    }
-
-    fn finish_saving(&mut self) -> anyhow::Result<()> {
-        self.watchdog.progress(self.trainer.step, "checkpoint");
-        self.recorder.as_mut().map_or(Ok(()), Recorder::finish_saving)
-    }
+/// Watches over the ranks, with the job's limits.
+fn watchdog(job: &Job, comm: &Arc<dyn Comm>, journal: &Journal) -> Result<Watchdog, CommError> {
+    let DistConfig { start_timeout_s, stall_timeout_s, elastic, .. } = *job.recipe.dist;
+    let all = comm.clone();
+    let limits = Limits::seconds(start_timeout_s, stall_timeout_s, elastic);
+    Watchdog::start(&**comm, limits, journal.clone(), move |code| all.abort(code))
 }

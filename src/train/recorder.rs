@@ -3,6 +3,7 @@
 use super::Job;
 use super::trainer::{Shown, Trainer, Update};
 use crate::checkpoint::{CheckpointConfig, SaveReport, Saver, State};
+use crate::data::batch_source::BatchSource;
 use crate::eval;
 use crate::report::board::Board;
 use crate::report::history::History;
@@ -36,11 +37,11 @@ impl Recorder {
             dir: job.dir.to_owned(),
             history: History::open(job.dir, step)?,
             board: Board::open(job.dir, step),
-            progress: Progress::new(!job.quiet, step, job.train.total_steps()),
+            progress: Progress::new(!job.quiet, step, job.recipe.train.total_steps()),
             saver: Saver::new(job.dir, job.checkpoint),
             config: job.checkpoint.clone(),
             global_batch,
-            epoch_iters: job.train.epoch_iters,
+            epoch_iters: job.recipe.train.epoch_iters,
             since: Default::default(),
             last_save: Instant::now(),
             failures: 0,
@@ -159,7 +160,7 @@ impl Recorder {
     }
 
     /// Starts writing a checkpoint of the trainer's present state; `state` is the rest of it.
-    pub fn save(&mut self, trainer: &mut Trainer, state: &State) {
+    pub fn save(&mut self, trainer: &mut Trainer<impl BatchSource>, state: &State) {
         let state = State {
             step: trainer.step,
             updates: trainer.optimizer.updates(),

@@ -4,10 +4,9 @@
 //! The vote keeps the ranks in step. Each casts one at the end of every update it can make ([`super::Trainer::step`]), or
 //! one against it when it fails anywhere, so that whoever gets here has made the same updates as all others.
 
+use super::Run;
 use super::recorder::Recorder;
-use super::{Run, start};
 use crate::checkpoint::{Lock, LockError};
-use crate::comm::trace::Lane;
 use crate::comm::{self, Comm, CommError, agree, handshake};
 use std::time::{Duration, Instant};
 
@@ -33,7 +32,7 @@ fn death(error: &anyhow::Error) -> Option<&CommError> {
 impl Run<'_> {
     /// Whether the run goes on after this.
     pub fn outlives(&self, error: &anyhow::Error) -> bool {
-        self.job.dist.elastic && death(error).is_some()
+        self.job.recipe.dist.elastic && death(error).is_some()
     }
 
     /// Goes on with the living; others may die meanwhile.
@@ -60,8 +59,7 @@ impl Run<'_> {
         if !matches!(death(error), Some(CommError::Outvoted)) {
             self.comm.vote(false)?;
         }
-        self.trainer.reducer.disconnect();
-        self.trainer.network.discard_statistics();
+        self.trainer.break_off();
         self.comm.shrink()?;
 
         let left = all_gather_text(&*self.comm, &self.me)?;
@@ -78,11 +76,9 @@ impl Run<'_> {
         self.comm.all_reduce_i64(&mut unfinished)?;
         self.unfinished = unfinished[0] > 0 && self.last.is_some();
 
-        let channel = |lane| anyhow::Ok(self.journal.channel(self.comm.duplicate()?, lane));
-        self.trainer.reducer.reconnect(channel(Lane::Gradients)?)?;
-        self.trainer.norm = start::norm(self.job, channel(Lane::BatchNorm)?);
-        self.trainer.loader = start::loader(self.job, &self.place, &self.data, self.trainer.step, &*self.comm)?;
-        self.watchdog = start::watchdog(self.job, &self.comm, &self.journal)?;
+        let batches = self.data.load(self.job, &self.place, self.trainer.step, &*self.comm);
+        self.trainer.go_on_with(agree::agree(&*self.comm, batches.map_err(Into::into))?)?;
+        self.watchdog = super::watchdog(self.job, &self.comm, &self.journal)?;
         let taken_over = self.take_over();
         agree::agree(&*self.comm, taken_over)
     }

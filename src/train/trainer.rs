@@ -1,53 +1,44 @@
 //! One update, the algorithm on a page.
 
+use super::links::Links;
+use super::{Beginning, Recipe, Replica, TrainConfig};
 use crate::checkpoint::Copying;
-use crate::comm::trace::{Lane, Trace};
-use crate::comm::{Comm, CommError, agree};
+use crate::comm::trace::Lane;
+use crate::comm::{CommError, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
-use crate::data::loader::{Loader, StepBatch};
+use crate::data::batch_source::{BatchSource, StepBatch};
 use crate::fault;
-use crate::loss;
-use crate::model::layers::{DropoutKey, Normalize};
+use crate::loss::{self, LossNorm};
+use crate::model::layers::DropoutKey;
 use crate::model::{BnRunning, Network, Pass};
 use crate::optim::{LossScale, Optimizer};
 use crate::retry::{self, Counts};
-use crate::schedule::{LossNorm, TrainConfig, poly};
-use crate::sync::buckets::{Reduced, Reducer};
+use crate::schedule::Schedule;
+use crate::sync::buckets::Reduced;
 use crate::torch::{memory, precision};
-use std::sync::Arc;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
-/// Everything an update changes or reads, on this rank.
-pub struct Trainer {
+/// Everything an update changes or reads, on this rank. Batches come from `B`.
+pub struct Trainer<B> {
     /// Parameters and running statistics, the same on every rank.
-    pub network: Network,
+    pub(super) network: Network,
     /// What updates them.
-    pub optimizer: Optimizer,
-    /// Sums gradients over ranks.
-    pub reducer: Reducer,
-    /// Agrees on a step before it is made.
-    pub comm: Arc<dyn Comm>,
-    /// Batch statistics of this rank or of all.
-    pub norm: Box<dyn Normalize>,
-    /// This rank's micro-batches.
-    pub loader: Loader,
-    /// TRAIN, with its global batch resolved.
-    pub recipe: TrainConfig,
-    /// MODEL.bn_running.
-    pub running: BnRunning,
-    /// Where the network is.
-    pub device: Device,
-    /// Finished updates.
-    pub step: u64,
+    pub(super) optimizer: Optimizer,
     /// What the loss is multiplied by: more than 1 with TRAIN.amp fp16.
-    pub scale: LossScale,
-    /// Where its parts are drawn.
-    pub trace: Trace,
+    pub(super) scale: LossScale,
+    /// Finished updates.
+    pub(super) step: u64,
     /// A checkpoint that still copies what the next update will change.
-    pub copying: Option<Copying>,
+    pub(super) copying: Option<Copying>,
     /// Corrupt samples of this rank that were replaced since [`Shown`] last told.
-    pub substituted: usize,
+    substituted: usize,
+    batches: B,
+    links: Links,
+    schedule: Box<dyn Schedule>,
+    config: TrainConfig,
+    running: BnRunning,
+    device: Device,
 }
 
 /// What an update did.
@@ -70,6 +61,8 @@ pub struct Update {
     pub overflow: bool,
     /// Seconds waited for data.
     pub data_s: f64,
+    /// Seconds of backward.
+    pub backward_s: f64,
     /// Seconds waited for other ranks after backward.
     pub comm_s: f64,
     /// Seconds from the wait for its data to the update.
@@ -91,45 +84,77 @@ pub struct Shown {
     pub substituted: u64,
 }
 
-impl Trainer {
+impl<B: BatchSource> Trainer<B> {
+    /// Puts the parts together; `batches` begin at `beginning.step`.
+    pub fn new(recipe: &Recipe, replica: Replica, links: Links, batches: B, beginning: &Beginning) -> Trainer<B> {
+        let config = TrainConfig { global_batch: beginning.global_batch, ..recipe.train.clone() };
+        let scale = config.first_loss_scale();
+        Trainer {
+            device: replica.flat.gradients.device(),
+            network: replica.network,
+            optimizer: replica.optimizer,
+            scale: beginning.loss_scale.map_or(scale, |(value, good)| scale.restored(value, good)),
+            step: beginning.step,
+            copying: None,
+            substituted: 0,
+            batches,
+            links,
+            schedule: config.schedule(),
+            running: recipe.model.bn_running,
+            config,
+        }
+    }
+
+    /// With another schedule than TRAIN's.
+    pub fn with_schedule(self, schedule: Box<dyn Schedule>) -> Trainer<B> {
+        Trainer { schedule, ..self }
+    }
+
+    /// What is trained.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Makes the next update of the network: the same one on every rank.
     pub fn step(&mut self, stop: bool) -> anyhow::Result<Update> {
-        let trace = self.trace.clone();
+        let trace = self.links.journal.trace.clone();
         let span = |name| trace.span(Lane::Step, name);
         let start = Instant::now();
         let waiting = span("data");
-        let batch = self.loader.next().map_err(fault::classified);
+        let batch = self.batches.next();
         drop(waiting);
         let data_s = start.elapsed().as_secs_f64();
         let (batch, mut totals) = self.agree(batch, stop)?;
         self.substituted += batch.substituted;
 
-        self.reducer.zero();
+        self.links.reducer.zero();
+        let mut backward_s = 0.0;
         let last = batch.rounds.len().saturating_sub(1);
         for (round, part) in batch.rounds.iter().enumerate() {
             let forward = span("forward");
             let sums = self.forward(part)?;
             drop(forward);
             if round == last {
-                self.reducer.arm();
+                self.links.reducer.arm();
             }
-            let _backward = span("backward");
+            let (start, _backward) = (Instant::now(), span("backward"));
             self.backward(sums, part, &mut totals)?;
+            backward_s += start.elapsed().as_secs_f64();
         }
         let waiting = span("wait for gradients");
-        let reduced = self.reducer.wait()?;
+        let reduced = self.links.reducer.wait()?;
         drop(waiting);
         let (loss, shown) = self.sum_up(&totals)?;
         // Where the job outlives a rank: none may make an update that another cannot make.
-        if !self.comm.vote(true)? {
+        if !self.links.comm.vote(true)? {
             return Err(CommError::Outvoted.into());
         }
 
         // The norm is that of the summed gradients, so every rank takes the same branch.
         let committed = reduced.squared_norm.is_finite();
-        self.copying = None;
-        let factor = poly(self.step, self.recipe.total_steps(), self.recipe.lr_pow);
-        let (lr_encoder, lr_decoder) = (self.recipe.lr_encoder * factor, self.recipe.lr_decoder * factor);
+        self.wait_for_copy();
+        let factor = self.schedule.factor(self.step);
+        let (lr_encoder, lr_decoder) = (self.config.lr_encoder * factor, self.config.lr_decoder * factor);
         if committed {
             let _optimizer = span("optimizer");
             self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced) / self.scale.value())?;
@@ -150,10 +175,30 @@ impl Trainer {
             committed,
             overflow,
             data_s,
+            backward_s,
             comm_s: reduced.waited_s,
             step_s: start.elapsed().as_secs_f64(),
             samples: batch.rounds.iter().flatten().flat_map(|part| part.samples.clone()).collect(),
         })
+    }
+
+    /// Gives up the step under way, after the death of a rank.
+    pub(super) fn break_off(&mut self) {
+        self.links.disconnect();
+        self.network.discard_statistics();
+    }
+
+    /// Goes on after [`Trainer::break_off`], among the ranks that are left. A collective.
+    pub(super) fn go_on_with(&mut self, batches: B) -> anyhow::Result<()> {
+        self.batches = batches;
+        self.links.reconnect()
+    }
+
+    /// Until a checkpoint has copied what this update will change.
+    fn wait_for_copy(&mut self) {
+        if let Some(copying) = self.copying.take() {
+            copying.wait();
+        }
     }
 
     /// Before any rank enters the step: how many labels all batches have, whether a rank asks to stop, and whether all
@@ -161,22 +206,22 @@ impl Trainer {
     fn agree(&self, batch: anyhow::Result<StepBatch>, stop: bool) -> anyhow::Result<(StepBatch, Totals)> {
         let valid = batch.as_ref().map_or(0, valid_labels);
         let mut counts = [valid, stop.into(), batch.is_err().into()];
-        self.comm.all_reduce_i64(&mut counts)?;
+        self.links.comm.all_reduce_i64(&mut counts)?;
         let [valid, stops, failures] = counts;
-        let batch = if failures > 0 { agree::agree(&*self.comm, batch)? } else { batch? };
+        let batch = if failures > 0 { agree::agree(&*self.links.comm, batch)? } else { batch? };
         Ok((batch, Totals { valid, stop: stops > 0, ..Totals::default() }))
     }
 
     /// This rank's loss; loss and accuracy of all, where TRAIN.disp_iter wants to see them.
     fn sum_up(&mut self, totals: &Totals) -> Result<(f64, Option<Shown>), CommError> {
         let (loss, step) = (totals.loss(), self.step + 1);
-        if !step.is_multiple_of(self.recipe.disp_iter) && step != self.recipe.total_steps() {
+        if !step.is_multiple_of(self.config.disp_iter) && step != self.config.total_steps() {
             return Ok((loss, None));
         }
         let Counts { retries, failures } = retry::take_counts();
         let substituted = std::mem::take(&mut self.substituted);
         let mut sums = [loss, totals.correct() as f64, retries as f64, failures as f64, substituted as f64];
-        self.comm.all_reduce_f64(&mut sums)?;
+        self.links.comm.all_reduce_f64(&mut sums)?;
         let [loss_of_all, correct, retries, failures, substituted] = sums;
         let shown = Shown {
             loss: loss_of_all,
@@ -193,19 +238,20 @@ impl Trainer {
     /// batch statistics there is nothing to take part in.
     fn forward(&self, part: &Option<HostBatch>) -> anyhow::Result<Option<Sums>> {
         fault::point("forward");
-        let train = !self.recipe.fix_bn;
+        let train = !self.config.fix_bn;
         let DeviceBatch { images, labels } = match part {
             Some(part) => part.to_device(self.device),
             None if train => DeviceBatch::empty(self.device),
             None => return Ok(None),
         };
-        let images = if self.recipe.channels_last { memory::to_channels_last(&images) } else { images };
+        let images = if self.config.channels_last { memory::to_channels_last(&images) } else { images };
         let first = part.as_ref().map_or(0, |part| part.first as u64);
-        let key = DropoutKey { seed: self.recipe.seed, step: self.step, first };
-        let pass = Pass { train, norm: &*self.norm, dropout: train.then_some(key), deep_supervision: true };
+        let key = DropoutKey { seed: self.config.seed, step: self.step, first };
+        let norm = &*self.links.norm;
+        let pass = Pass { train, norm, dropout: train.then_some(key), deep_supervision: true };
         // The loss is taken in f32 whatever TRAIN.amp says.
-        let logits = precision::autocast(self.device, self.recipe.amp.kind(), || self.network.forward(&images, &pass))?;
-        if let Some(failure) = self.norm.failure() {
+        let logits = precision::autocast(self.device, self.config.amp.kind(), || self.network.forward(&images, &pass))?;
+        if let Some(failure) = norm.failure() {
             return Err(failure.into());
         }
         if part.is_none() {
@@ -214,7 +260,7 @@ impl Trainer {
             return Ok(Some(Sums { nll: nothing, correct: Tensor::from(0i64) }));
         }
         let (main, deepsup) = (&logits.main, logits.deepsup.as_ref());
-        let nll = loss::summed_nll_of_heads(main, deepsup, self.recipe.deep_sup_scale, &labels);
+        let nll = loss::summed_nll_of_heads(main, deepsup, self.config.deep_sup_scale, &labels);
         Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &labels) }))
     }
 
@@ -222,14 +268,16 @@ impl Trainer {
     fn backward(&self, sums: Option<Sums>, part: &Option<HostBatch>, totals: &mut Totals) -> anyhow::Result<()> {
         let Some(sums) = sums else { return Ok(()) };
         let own = part.as_ref().map_or(0, |part| part.valid);
-        let divisor = match self.recipe.loss_norm {
+        let micro_batches = self.config.global_batch.div_ceil(self.config.batch_size_per_gpu);
+        let divisor = match self.config.loss_norm {
             LossNorm::Global => totals.valid as f64,
-            LossNorm::PerRank => own as f64 * self.recipe.micro_batches() as f64,
+            LossNorm::PerRank => own as f64 * micro_batches as f64,
         };
         let loss = sums.nll / divisor.max(1.0);
         let scaled = if self.scale.value() == 1.0 { loss.shallow_clone() } else { &loss * self.scale.value() };
         // An error between ranks crosses libtorch as a text: the norm has kept the original.
-        scaled.f_backward().map_err(|error| self.norm.failure().map_or_else(|| error.into(), anyhow::Error::from))?;
+        let norm = &*self.links.norm;
+        scaled.f_backward().map_err(|error| norm.failure().map_or_else(|| error.into(), anyhow::Error::from))?;
         totals.add(loss.detach(), sums.correct);
         Ok(())
     }
@@ -237,7 +285,7 @@ impl Trainer {
     /// What gradients are multiplied by so that their norm is at most TRAIN.clip_norm.
     fn clip(&self, reduced: &Reduced) -> f64 {
         let norm = reduced.squared_norm.sqrt() / self.scale.value();
-        if self.recipe.clip_norm > 0.0 && norm > self.recipe.clip_norm { self.recipe.clip_norm / norm } else { 1.0 }
+        if self.config.clip_norm > 0.0 && norm > self.config.clip_norm { self.config.clip_norm / norm } else { 1.0 }
     }
 }
 

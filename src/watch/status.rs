@@ -1,7 +1,7 @@
 //! What is known of a run: its curves, its last numbers, and when it may end.
 
 use crate::report::axis::number;
-use crate::schedule::TrainConfig;
+use crate::train::TrainConfig;
 use serde::Deserialize;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! Batches: the reference's pixels and labels, in one order whatever the threads and ranks, damage reported or replaced.
 
+use segdist::data::batch_source::{Share, StepBatch};
 use segdist::data::dataset::Dataset;
-use segdist::data::loader::{Loader, Share, StepBatch};
+use segdist::data::loader::{Loader, Preparation, Samples};
 use segdist::data::order::{Order, OrderSpec};
 use segdist::data::resize::{Image, Resizer, nearest, target_size};
 use segdist::data::source::Sample;
 use segdist::data::{DatasetConfig, OnCorrupt};
-use segdist::schedule::TrainConfig;
 use std::fs;
 use std::io::BufWriter;
 use std::path::Path;
@@ -50,9 +50,9 @@ fn data(count: u32) -> (tempfile::TempDir, DatasetConfig) {
 
 fn loader(config: &DatasetConfig, global: usize, micro: usize, rank: usize, ranks: usize, threads: usize) -> Loader {
     let source = Arc::new(Dataset::open(config, &config.list_train).unwrap());
-    let train = TrainConfig { seed: SEED, batch_size_per_gpu: micro, ..TrainConfig::default() };
-    let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(config, &train, global)));
-    Loader::start(source, order, config, -1, SEED, Share { rank, ranks }, 0, threads).unwrap()
+    let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(config, SEED, global, micro)));
+    let preparation = Preparation { dataset: config, padding_label: -1, seed: SEED };
+    Loader::start(Samples { source, order }, preparation, Share { rank, ranks }, 0, threads).unwrap()
 }
 
 /// (list index, image without padding, label) of every sample of a step, in the order of the global batch.
@@ -212,9 +212,10 @@ fn a_corrupt_sample_ends_the_stream_or_is_replaced_the_same_way_everywhere() {
 fn a_loader_that_is_dropped_early_lets_its_threads_go() {
     let (_dir, config) = data(8);
     let source = Arc::new(Dataset::open(&config, &config.list_train).unwrap());
-    let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(&config, &TrainConfig::default(), 4)));
-    let share = Share { rank: 0, ranks: 1 };
-    drop(Loader::start(source.clone(), order, &config, -1, SEED, share, 0, 2).unwrap());
+    let order = Arc::new(Order::new(source.sizes(), OrderSpec::new(&config, SEED, 4, 2)));
+    let preparation = Preparation { dataset: &config, padding_label: -1, seed: SEED };
+    let samples = Samples { source: source.clone(), order };
+    drop(Loader::start(samples, preparation, Share { rank: 0, ranks: 1 }, 0, 2).unwrap());
     let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while Arc::strong_count(&source) > 1 {
         assert!(std::time::Instant::now() < end, "the pool still holds the source");

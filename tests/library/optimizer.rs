@@ -1,8 +1,7 @@
 //! The optimizers against their formulas, written out value by value.
 
 use segdist::model::layers::{Role, Store, Variable};
-use segdist::optim::{Flat, Optimizer};
-use segdist::schedule::{Optim, TrainConfig};
+use segdist::optim::{Flat, Optim, Optimizer, Rule};
 use tch::{Device, Kind, Tensor};
 
 /// Decay and no decay in encoder and decoder; more values than one bucket of 1 KiB takes.
@@ -24,6 +23,10 @@ fn store() -> Store {
     }
 }
 
+fn usual(optim: Optim) -> Rule {
+    Rule { optim, beta1: 0.9, weight_decay: 1e-4 }
+}
+
 fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.detach().flatten(0, -1).to_kind(Kind::Double)).unwrap()
 }
@@ -39,10 +42,10 @@ fn set_gradients(flat: &mut Flat, step: usize) {
 /// Updates all parameters for three steps and compares each value with `reference(parameter, gradients, lr, decay)`.
 fn check(optim: Optim, reference: impl Fn(f64, &[f64], f64, f64) -> f64) {
     let store = store();
-    let config = TrainConfig { optim, beta1: 0.8, weight_decay: 0.05, ..TrainConfig::default() };
+    let rule = Rule { optim, beta1: 0.8, weight_decay: 0.05 };
     let before: Vec<Vec<f64>> = store.variables.iter().map(|entry| values(&entry.tensor)).collect();
     let mut flat = Flat::new(&store, 1024);
-    let mut optimizer = Optimizer::new(&flat, &config);
+    let mut optimizer = Optimizer::new(&flat, rule);
     let mut gradients: Vec<Vec<Vec<f64>>> = Vec::new();
     for step in 0..3 {
         set_gradients(&mut flat, step);
@@ -93,13 +96,13 @@ fn adamw_follows_its_formula_in_all_groups() {
 /// Two steps; between them a new optimizer takes over the saved state.
 fn resumed(optim: Optim, interrupt: bool) -> Vec<f64> {
     let store = store();
-    let config = TrainConfig { optim, ..TrainConfig::default() };
+    let rule = usual(optim);
     let mut flat = Flat::new(&store, 1 << 20);
-    let mut optimizer = Optimizer::new(&flat, &config);
+    let mut optimizer = Optimizer::new(&flat, rule);
     set_gradients(&mut flat, 0);
     optimizer.step(0.1, 0.1, 1.0).unwrap();
     if interrupt {
-        let mut next = Optimizer::new(&flat, &config);
+        let mut next = Optimizer::new(&flat, rule);
         for ((old_name, old), (name, mut new)) in optimizer.state().into_iter().zip(next.state()) {
             assert_eq!(old_name, name);
             new.copy_(&old);
@@ -123,7 +126,7 @@ fn a_saved_state_goes_on_bit_by_bit() {
 fn state_has_the_parameters_names_and_shapes_in_their_order() {
     let store = store();
     let flat = Flat::new(&store, 1 << 20);
-    let state = Optimizer::new(&flat, &TrainConfig::default()).state();
+    let state = Optimizer::new(&flat, usual(Optim::SGD)).state();
     let trained: Vec<_> = store.variables.iter().filter(|entry| entry.role != Role::Buffer).collect();
     assert_eq!(state.len(), trained.len());
     for ((name, tensor), entry) in state.iter().zip(trained) {
@@ -138,7 +141,7 @@ fn layout_of_buckets_changes_no_bit() {
         let store = store();
         let mut flat = Flat::new(&store, bucket_bytes);
         set_gradients(&mut flat, 0);
-        Optimizer::new(&flat, &TrainConfig::default()).step(0.1, 0.02, 1.0).unwrap();
+        Optimizer::new(&flat, usual(Optim::SGD)).step(0.1, 0.02, 1.0).unwrap();
         store.variables.iter().map(|entry| values(&entry.tensor)).collect::<Vec<_>>()
     };
     assert_eq!(after(64), after(1 << 20));

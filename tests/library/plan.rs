@@ -5,7 +5,7 @@ use segdist::data::dataset::Dataset;
 use segdist::data::order::{Order, OrderSpec};
 use segdist::data::{DatasetConfig, SizePer};
 use segdist::plan::plan;
-use segdist::schedule::TrainConfig;
+use segdist::train::TrainConfig;
 
 fn train(images: usize) -> TrainConfig {
     TrainConfig { batch_size_per_gpu: images, ..TrainConfig::default() }
@@ -69,7 +69,7 @@ fn official() -> Option<Vec<(u32, u32)>> {
 
 /// Pixel balance and padding share by their definition, over `steps` steps of two images a rank.
 fn by_definition(sizes: &[(u32, u32)], ranks: usize, steps: u64) -> (f64, f64) {
-    let order = Order::new(sizes, OrderSpec::new(&DatasetConfig::default(), &train(2), 2 * ranks));
+    let order = Order::new(sizes, OrderSpec::new(&DatasetConfig::default(), train(2).seed, 2 * ranks, 2));
     let (mut mean, mut largest, mut images, mut all) = (0.0, 0.0, 0.0, 0.0);
     for step in (0..steps).map(|step| order.step(step)) {
         assert_eq!(step.micro_batches.len(), ranks);

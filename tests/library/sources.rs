@@ -6,7 +6,6 @@ use segdist::data::assemble::Assembler;
 use segdist::data::dataset::Dataset;
 use segdist::data::order::{Order, OrderSpec};
 use segdist::data::source::{DataError, Sample, Source};
-use segdist::schedule::TrainConfig;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -165,7 +164,7 @@ fn a_source_written_here_makes_batches_and_is_held_to_its_word() {
     let checkers = |surplus| Box::new(Checkers { sizes: vec![(32, 24); 6], surplus });
     let config = DatasetConfig { num_class: 2, imgSizes: vec![24], ..DatasetConfig::default() };
     let dataset = Arc::new(Dataset::new(checkers(0), &config).unwrap());
-    let order = Order::new(dataset.sizes(), OrderSpec::new(&config, &TrainConfig::default(), 4));
+    let order = Order::new(dataset.sizes(), OrderSpec::new(&config, 7, 4, 2));
     let assembler = Assembler::new(dataset, &config, -1, 7);
     let step = order.step(0);
     let (batch, substituted) = assembler.micro_batch(step.pass, &step.micro_batches[0]).unwrap();

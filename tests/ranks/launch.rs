@@ -116,7 +116,11 @@ fn slurm_starts_again_what_was_asked_to_stop_or_may_pass_and_came_further() {
         let step = if comes_further { "mkdir -p run/checkpoints/step-00000002;" } else { "" };
         let script = format!(". $LAUNCH/common.sh; train_in_slurm run 9 sh -c '{step} exit {code}'");
         let mut command = Command::new("bash");
-        command.current_dir(folder.path()).args(["-c", &script]).env("SLURM_JOB_ID", "7").env("SLURM_JOB_NODELIST", "a");
+        command
+            .current_dir(folder.path())
+            .args(["-c", &script])
+            .env("SLURM_JOB_ID", "7")
+            .env("SLURM_JOB_NODELIST", "a");
         command.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
         command.env("LAUNCH", concat!(env!("CARGO_MANIFEST_DIR"), "/launch"));
         let ended = common::run(&mut command, 60);

@@ -1,0 +1,137 @@
+//! Where a run begins: anew, or at the checkpoint that `--resume` means.
+
+use super::{Job, Resume, TrainConfig, replica};
+use crate::checkpoint::{self, Lock, Score, State};
+use crate::comm::{Comm, agree};
+use crate::data::order::ORDER_VERSION;
+use crate::fault;
+use crate::model::weights;
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Where a run begins; chosen by rank 0, the same on all.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Beginning {
+    /// Finished updates.
+    pub step: u64,
+    /// Images in an update.
+    pub global_batch: usize,
+    /// Updates that the optimizer has made.
+    pub updates: u64,
+    /// The loss scale and its good steps, of a checkpoint.
+    pub loss_scale: Option<(f64, u64)>,
+    /// Evaluations made so far.
+    pub scores: Vec<Score>,
+    /// The samples that the checkpoint was trained on, and what their labels meant.
+    pub data: Option<(String, String)>,
+    /// The checkpoint to continue from, on rank 0's file system.
+    pub checkpoint: Option<PathBuf>,
+}
+
+impl Beginning {
+    /// At the first step, on so many ranks.
+    pub fn fresh(train: &TrainConfig, ranks: usize) -> Beginning {
+        let step = train.start_epoch * train.epoch_iters;
+        Beginning {
+            step,
+            global_batch: train.global_batch_on(ranks),
+            updates: step,
+            loss_scale: None,
+            scores: Vec::new(),
+            data: None,
+            checkpoint: None,
+        }
+    }
+
+    /// Rank 0's choice, made under the lock on DIR, with DIR/config.yaml written. A collective.
+    pub(super) fn choose(job: &Job, comm: &dyn Comm, lock: &mut Option<Lock>) -> anyhow::Result<Beginning> {
+        let bytes = agree::from_root(comm, || {
+            if job.resume == Resume::None || !checkpoint::exists(job.dir) {
+                // Before anything is written: a run without initial values is not wanted.
+                weights::named(&replica::initial(job)).map_err(fault::classified)?;
+            }
+            *lock = Some(Lock::take(job.dir).map_err(fault::classified)?);
+            let beginning = match find(job)? {
+                Some((path, state)) => resume(job, path, state)?,
+                None => Beginning::fresh(job.recipe.train, comm.size()),
+            };
+            write_config(job, &beginning)?;
+            Ok(serde_json::to_vec(&beginning)?)
+        })?;
+        Ok(serde_json::from_slice(&bytes)?)
+    }
+}
+
+/// The checkpoint that `--resume` means, checked byte by byte.
+fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
+    match &job.resume {
+        Resume::None => {
+            if let Some(place) = checkpoint::set_aside(job.dir)? {
+                log::info!("the run that was in {} is now in {}", job.dir.display(), place.display());
+            }
+            Ok(None)
+        }
+        Resume::From(path) => Ok(Some((path.clone(), checkpoint::check(path).map_err(fault::classified)?))),
+        Resume::Auto => {
+            let Some(found) = checkpoint::newest(job.dir).map_err(fault::classified)? else { return Ok(None) };
+            for warning in &found.warnings {
+                log::warn!("{warning}; using {}", found.path.display());
+            }
+            Ok(Some((found.path, found.state)))
+        }
+    }
+}
+
+/// The configuration must agree with the checkpoint's in all that the future depends on.
+fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
+    let now = serde_yaml::from_str(&job.config)?;
+    let mut saved: serde_yaml::Value = serde_yaml::from_str(&state.config)?;
+    saved["TRAIN"]["global_batch"] = state.global_batch.into();
+    let differing = checkpoint::disagreements(&saved, &now);
+    if !differing.is_empty() {
+        let list: Vec<String> = differing.iter().map(ToString::to_string).collect();
+        crate::bad_input!(
+            "{}: {}; give the same values, another DIR, or --resume none to start anew",
+            path.display(),
+            list.join(", ")
+        );
+    }
+    if state.order_version != ORDER_VERSION {
+        crate::bad_input!(
+            "{}: it was trained in order {}, this segdist has order {ORDER_VERSION}: continue with the version that wrote it",
+            path.display(),
+            state.order_version
+        );
+    }
+    // Later checkpoints, damaged or not, are of a future that will be made again.
+    checkpoint::set_aside_after(job.dir, state.step)?;
+    let loss_scale = Some((state.loss_scale, state.loss_scale_steps));
+    let State { step, global_batch, updates, scores, dataset_id, labels_id, .. } = state;
+    Ok(Beginning {
+        step,
+        global_batch,
+        updates,
+        loss_scale,
+        scores,
+        data: Some((dataset_id, labels_id)),
+        checkpoint: Some(path),
+    })
+}
+
+/// DIR/config.yaml, complete or not there.
+fn write_config(job: &Job, beginning: &Beginning) -> anyhow::Result<()> {
+    let path = job.dir.join("config.yaml");
+    let text =
+        format!("# segdist {}, {} images a step\n{}", env!("CARGO_PKG_VERSION"), beginning.global_batch, job.config);
+    let temporary = job.dir.join(".config.yaml");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)
+    };
+    write().with_context(|| format!("{}: cannot be written", path.display()))
+}

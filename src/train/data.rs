@@ -1,0 +1,66 @@
+//! The data of a run, opened on this rank.
+
+use super::place::Place;
+use super::{Beginning, Job, Recipe};
+use crate::comm::Comm;
+use crate::data::DatasetConfig;
+use crate::data::batch_source::Share;
+use crate::data::dataset::Dataset;
+use crate::data::loader::{Loader, Preparation, Samples};
+use crate::data::order::{Order, OrderSpec};
+use crate::data::source::DataError;
+use crate::data::stage;
+use crate::fault;
+use std::sync::Arc;
+
+/// What is trained and validated on.
+pub struct Data {
+    pub train: Samples,
+    pub val: Arc<Dataset>,
+}
+
+impl Data {
+    /// Opens lists or shards on this rank, staged if asked to, and makes the order. A collective.
+    pub fn open(job: &Job, beginning: &Beginning, comm: &dyn Comm) -> anyhow::Result<Data> {
+        let Recipe { dataset, train, .. } = job.recipe;
+        let open = |list: &str| stage::open(comm, dataset, list).map_err(fault::classified);
+        // Both before either's error: opening is a collective.
+        let (source, val) = (open(&dataset.list_train), open(&dataset.list_val));
+        let (source, val) = (Arc::new(source?), Arc::new(val?));
+        if let Some((samples, labels)) = &beginning.data {
+            check(samples, labels, &source, dataset)?;
+        }
+        let spec = OrderSpec::new(dataset, train.seed, beginning.global_batch, train.batch_size_per_gpu);
+        let order = Arc::new(Order::new(source.sizes(), spec));
+        Ok(Data { train: Samples { source, order }, val })
+    }
+
+    /// This rank's micro-batches from `step` on.
+    pub fn load(&self, job: &Job, place: &Place, step: u64, comm: &dyn Comm) -> Result<Loader, DataError> {
+        let train = job.recipe.train;
+        let share = Share { rank: comm.rank(), ranks: comm.size() };
+        let preparation =
+            Preparation { dataset: job.recipe.dataset, padding_label: train.padding_label, seed: train.seed };
+        Loader::start(self.train.clone(), preparation, share, step, place.threads.min(train.workers.max(1)))
+    }
+}
+
+/// The data that a checkpoint was trained on are known by their content; their names and places may change.
+fn check(samples: &str, labels: &str, train: &Dataset, dataset: &DatasetConfig) -> anyhow::Result<()> {
+    if samples != train.id() {
+        crate::bad_input!(
+            "{}: these are not the samples that the checkpoint was trained on; give the same data, or --resume none",
+            dataset.list_train
+        );
+    }
+    if labels.is_empty() {
+        log::warn!("the checkpoint does not say what its label values meant: it is taken that they mean the same now");
+    } else if labels != train.labels_id() {
+        let origin = if dataset.label_map.is_empty() { &dataset.list_train } else { &dataset.label_map };
+        crate::bad_input!(
+            "{origin}: label values do not mean the classes that the checkpoint was trained with (DATASET.label_map); \
+             give the same label map, or --resume none"
+        );
+    }
+    Ok(())
+}
