@@ -69,11 +69,12 @@ fn copy_set(index: &Index, source: &Path, target: &Path) -> Result<(), DataError
     let mut copied = 0;
     for shard in &index.shards {
         if !is_right(&target.join(&shard.file), shard) {
-            retry::read(&source.join(&shard.file), || copy_shard(shard, source, target))?;
+            copy_shard(shard, source, target)?;
             copied += 1;
         }
     }
-    let bytes = fs::read(source.join(INDEX_FILE)).map_err(|error| DataError::Read(source.join(INDEX_FILE), error))?;
+    let listed = source.join(INDEX_FILE);
+    let bytes = retry::read(&listed, || fs::read(&listed)).map_err(|error| DataError::Read(listed.clone(), error))?;
     write_durably(&target.join(INDEX_FILE), &bytes).map_err(fail)?;
     log::info!("{}: {copied} of {} shards copied, the others were there", target.display(), index.shards.len());
     Ok(())
@@ -83,7 +84,7 @@ fn copy_set(index: &Index, source: &Path, target: &Path) -> Result<(), DataError
 fn is_right(file: &Path, shard: &ShardInfo) -> bool {
     let right = || -> io::Result<bool> {
         let mut file = File::open(file)?;
-        Ok(file.metadata()?.len() == shard.bytes && copy(&mut file, &mut io::sink())?.1 == shard.blake3)
+        Ok(file.metadata()?.len() == shard.bytes && copy(&mut file, &mut io::sink())??.1 == shard.blake3)
     };
     right().unwrap_or(false)
 }
@@ -92,9 +93,19 @@ fn copy_shard(shard: &ShardInfo, source: &Path, target: &Path) -> Result<(), Dat
     let from = source.join(&shard.file);
     let unfinished = target.join(format!(".{}", shard.file));
     let write_error = |error| DataError::Stage(target.join(&shard.file), error);
-    let mut reader = File::open(&from).map_err(|error| DataError::Read(from.clone(), error))?;
-    let mut writer = File::create(&unfinished).map_err(write_error)?;
-    let (length, hash) = copy(&mut reader, &mut writer).map_err(write_error)?;
+    let copied = retry::read(&from, || {
+        let mut reader = File::open(&from)?;
+        Ok::<_, io::Error>(match File::create(&unfinished) {
+            Ok(mut writer) => copy(&mut reader, &mut writer)?.map(|copied| (copied, writer)),
+            Err(error) => Err(error),
+        })
+    });
+    let copied = copied.map_err(|error| DataError::Read(from.clone(), error))?;
+    let ((length, hash), writer) = copied.map_err(|error| {
+        // The disk may be full of it.
+        let _ = fs::remove_file(&unfinished);
+        write_error(error)
+    })?;
     if (length, &hash) != (shard.bytes, &shard.blake3) {
         let fault =
             if length == shard.bytes { Fault::Hash } else { Fault::Length { expected: shard.bytes, found: length } };
@@ -105,18 +116,20 @@ fn copy_shard(shard: &ShardInfo, source: &Path, target: &Path) -> Result<(), Dat
     writer.sync_all().and_then(|()| fs::rename(&unfinished, target.join(&shard.file))).map_err(write_error)
 }
 
-/// Copies to the end: length and BLAKE3.
-fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<(u64, String)> {
+/// Copies to the end: length and BLAKE3. The outer error is that of reading, the inner one that of writing.
+fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<io::Result<(u64, String)>> {
     let (mut hash, mut block, mut length) = (blake3::Hasher::new(), vec![0; BLOCK], 0);
     loop {
         let read = match from.read(&mut block) {
-            Ok(0) => return Ok((length, hash.finalize().to_hex().to_string())),
+            Ok(0) => return Ok(Ok((length, hash.finalize().to_hex().to_string()))),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         hash.update(&block[..read]);
-        to.write_all(&block[..read])?;
+        if let Err(error) = to.write_all(&block[..read]) {
+            return Ok(Err(error));
+        }
         length += read as u64;
     }
 }

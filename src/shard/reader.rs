@@ -36,8 +36,9 @@ impl Shard {
             let mut index = vec![0; header.data_start() as usize - HEADER];
             file.read_exact_at(&mut index, HEADER as u64)?;
             let entries = header.entries(&index)?;
+            let file = Arc::new(file);
             let map = if access.maps(&file) { map(&file, path) } else { None };
-            Ok(Shard { path: path.into(), file: Mutex::new(Arc::new(file)), header, entries, map })
+            Ok(Shard { path: path.into(), file: Mutex::new(file), header, entries, map })
         };
         retry::read(path, open).map_err(|fault| ShardError::new(path, fault))
     }
@@ -140,11 +141,11 @@ impl Map {
 }
 
 /// Maps a file; None where that is not possible, and it is read instead.
-fn map(file: &File, path: &Path) -> Option<Map> {
+fn map(file: &Arc<File>, path: &Path) -> Option<Map> {
     // SAFETY: shards are not changed once they have their name. Should one be, each range is populated before it is
     // touched, its CRC tells changed bytes, and a SIGBUS of what slips through ends the process (see `sigbus`).
-    let bytes = unsafe { Mmap::map(file) }.ok()?;
-    let watch = sigbus::watch(bytes.as_ptr(), bytes.len(), path);
+    let bytes = unsafe { Mmap::map(&**file) }.ok()?;
+    let watch = sigbus::watch(bytes.as_ptr(), bytes.len(), file, path);
     Some(Map { bytes, _watch: watch })
 }
 

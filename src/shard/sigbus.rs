@@ -1,21 +1,23 @@
 //! The last line of defence under a mapped shard: a SIGBUS ends the process with the shard's name, not with silence.
 //!
-//! The exit code is 1: whether the file was cut short or the disk failed for a moment is not known here, and the next
-//! start checks every shard.
-//!
 //! A file that shrinks between [`super::Shard`]'s check and the read of its bytes raises SIGBUS. The handler may only
-//! do what is async-signal-safe: it walks a list that is never freed, writes with write(2) and leaves with _exit(2).
+//! do what is async-signal-safe: it walks a list that is never freed, writes with write(2) and leaves with _exit(2), the
+//! code being 2 where the file was cut short, and 1 where it could only not be read.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr;
-use std::sync::Once;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
 /// A mapped range; freed never, so that the handler can read it at any time.
 struct Region {
     start: usize,
     /// 0 once unmapped.
     end: AtomicUsize,
+    /// To ask how long the file is now.
+    file: libc::c_int,
     name: String,
     next: AtomicPtr<Region>,
 }
@@ -24,11 +26,14 @@ static REGIONS: AtomicPtr<Region> = AtomicPtr::new(ptr::null_mut());
 static RANK: AtomicI64 = AtomicI64::new(-1);
 
 /// Keeps a mapped range known to the handler while it lives.
-pub(super) struct Watch(&'static Region);
+pub(super) struct Watch {
+    region: &'static Region,
+    _file: Arc<File>,
+}
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.end.store(0, Ordering::Release);
+        self.region.end.store(0, Ordering::Release);
     }
 }
 
@@ -37,15 +42,16 @@ pub fn set_rank(rank: usize) {
     RANK.store(rank as i64, Ordering::Relaxed);
 }
 
-/// Makes a SIGBUS in `length` bytes from `start` end the process with a message that names `file`.
-pub(super) fn watch(start: *const u8, length: usize, file: &Path) -> Watch {
+/// Makes a SIGBUS in `length` bytes from `start`, where `file` is mapped, end the process with a message that names it.
+pub(super) fn watch(start: *const u8, length: usize, file: &Arc<File>, path: &Path) -> Watch {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(install);
     let start = start as usize;
     let region: &'static Region = Box::leak(Box::new(Region {
         start,
         end: AtomicUsize::new(start + length),
-        name: file.display().to_string(),
+        file: file.as_raw_fd(),
+        name: path.display().to_string(),
         next: AtomicPtr::new(ptr::null_mut()),
     }));
     let link = |head| {
@@ -54,7 +60,7 @@ pub(super) fn watch(start: *const u8, length: usize, file: &Path) -> Watch {
     };
     // Never fails: `link` always has a new head.
     let _ = REGIONS.fetch_update(Ordering::AcqRel, Ordering::Acquire, link);
-    Watch(region)
+    Watch { region, _file: file.clone() }
 }
 
 fn install() {
@@ -77,13 +83,27 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
                 say(b"segdist: ");
                 say_rank();
                 say(current.name.as_bytes());
-                say(b": could not be read under its map: the disk failed, or the shard was truncated or replaced\n");
+                if is_cut(current) {
+                    say(b": was truncated or replaced while it was read; copy the shard again\n");
+                    libc::_exit(2);
+                }
+                say(b": could not be read: the disk or the network failed\n");
                 libc::_exit(1);
             }
             region = current.next.load(Ordering::Acquire);
         }
         // Not ours: the default action, once the instruction runs again.
         libc::signal(libc::SIGBUS, libc::SIG_DFL);
+    }
+}
+
+/// Whether the file is shorter than it was when it was mapped.
+fn is_cut(region: &Region) -> bool {
+    // SAFETY: a zeroed stat is a valid one, and fstat writes nothing else; it is async-signal-safe.
+    unsafe {
+        let mut about: libc::stat = std::mem::zeroed();
+        let length = region.end.load(Ordering::Acquire) - region.start;
+        libc::fstat(region.file, &mut about) == 0 && (about.st_size as usize) < length
     }
 }
 

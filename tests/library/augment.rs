@@ -93,6 +93,16 @@ fn batch(assembler: &Assembler, pass: u64) -> HostBatch {
     assembler.micro_batch(pass, &micro).unwrap().0
 }
 
+/// The pixels of the images, without the padding, whose bytes are whatever was there.
+fn pixels(batch: &HostBatch) -> Vec<[u8; 3]> {
+    let (width, height) = (batch.width as usize, batch.height as usize);
+    let of_image = |(i, &(w, h)): (usize, &(u32, u32))| {
+        let rows = batch.images[i * width * height * 3..].chunks(width * 3).take(h as usize);
+        rows.flat_map(|row| row.as_chunks::<3>().0[..w as usize].to_vec()).collect::<Vec<_>>()
+    };
+    batch.sizes.iter().enumerate().flat_map(of_image).collect()
+}
+
 #[test]
 fn a_transform_written_here_changes_what_it_says_and_no_draw_of_the_others() {
     let folder = tempfile::tempdir().unwrap();
@@ -103,10 +113,11 @@ fn a_transform_written_here_changes_what_it_says_and_no_draw_of_the_others() {
     for pass in 0..3 {
         let (plain, cut) = (batch(&plain, pass), batch(&cut, pass));
         assert_eq!((&plain.sizes, plain.width, plain.height), (&cut.sizes, cut.width, cut.height));
-        let changed = plain.images.chunks(3).zip(cut.images.chunks(3)).filter(|(plain, cut)| plain != cut);
+        let (before, after) = (pixels(&plain), pixels(&cut));
+        let changed = before.iter().zip(&after).filter(|(before, after)| before != after);
         let (mut black, mut holes) = (0, 0);
         for (_, pixel) in changed {
-            assert_eq!(pixel, [0, 0, 0]);
+            assert_eq!(pixel, &[0, 0, 0]);
             black += 1;
         }
         for (plain, cut) in plain.labels.iter().zip(&cut.labels).filter(|(plain, cut)| plain != cut) {
@@ -116,7 +127,7 @@ fn a_transform_written_here_changes_what_it_says_and_no_draw_of_the_others() {
         assert!(black > 4 * 100 && black <= 4 * 144, "{black} pixels in four squares of 144");
         // A square of 12 holds the middles of three blocks of four, in each direction.
         assert_eq!((holes, cut.valid), (4 * 9, plain.valid - 4 * 9));
-        assert!(batch(&assembler(folder.path(), all).with(Cutout(12)), pass).images == cut.images);
+        assert!(pixels(&batch(&assembler(folder.path(), all).with(Cutout(12)), pass)) == after);
     }
 }
 
