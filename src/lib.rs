@@ -38,6 +38,8 @@
 //!   pixels; a step is the global batch, dealt in rounds of micro-batches, and ranks without one run an empty one.
 //! - **No rank decides alone** on anything around a collective: finite, stop, which checkpoint, which configuration.
 //! - **Nothing sent or written is iterated from a hash map.**
+//! - **Data are known by their content**: samples and the classes of their labels have ids, their places do not count.
+//! - **What may pass ends with code 1, what is to be mended with 2**: an error's variant says which ([`fault`]).
 //! - **A name that exists is complete.** Shards and checkpoints appear by rename after fsync, and vanish by rename first.
 //! - **One rank failing ends all** in bounded time, non-zero, with one message that names the rank and the cause.
 //! - **Padding is never a class**: padded pixels are −1.

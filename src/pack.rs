@@ -211,7 +211,7 @@ impl OpenShard {
     }
 
     fn close(self, number: usize, staging: &Path) -> anyhow::Result<Finished> {
-        let shard = write_shard(staging, number, &self.records)?;
+        let shard = write_shard(staging, number, &self.records).map_err(fault::classified)?;
         let inputs = self.inputs.finalize().to_hex().to_string();
         let finished = Finished { inputs, shard, pixels: self.pixels };
         let note = note_file(staging, number);

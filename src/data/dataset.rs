@@ -3,6 +3,7 @@
 use super::DatasetConfig;
 use super::label_map::LabelMap;
 use super::source::{self, DataError, Sample, Source};
+use crate::shard::MAX_PIXELS;
 use std::path::{Path, PathBuf};
 
 /// A source and what its labels mean.
@@ -21,6 +22,14 @@ impl Dataset {
 
     /// Any source, with DATASET.label_map, else its own, else the reference's rule.
     pub fn new(source: Box<dyn Source>, config: &DatasetConfig) -> Result<Dataset, DataError> {
+        let impossible = |&(width, height): &(u32, u32)| {
+            let pixels = u64::from(width) * u64::from(height);
+            pixels == 0 || pixels > MAX_PIXELS
+        };
+        if let Some(index) = source.sizes().iter().position(impossible) {
+            let (width, height) = source.sizes()[index];
+            return Err(DataError::Extent(source.name(index).into(), width, height));
+        }
         let (label_map, rule) = label_map(config, source.label_map())?;
         Ok(Dataset { source, label_map, rule })
     }

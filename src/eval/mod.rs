@@ -251,7 +251,7 @@ impl Evaluation<'_> {
         let scorers = Scorer::several(count, network, self.dataset, self.val, self.device);
         let workers = workers::share(scorers.into_iter().map(worker).collect(), mine.len(), false, |worker, at| {
             let batch = input::prepare(self.source, self.dataset, &mine[at], &mut worker.resizer)?;
-            let scores = worker.scorer.score(&batch.inputs, batch.images.len())?;
+            let scores = worker.scorer.score(&batch.inputs, batch.images.len()).map_err(fault::classified)?;
             for (image, maps) in batch.images.iter().zip(scores) {
                 self.tally(image, &maps, &mut worker.tally)?;
                 bar.inc(1);

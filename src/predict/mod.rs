@@ -160,7 +160,7 @@ impl Predictor<'_> {
     }
 
     fn predict(&self, scorer: &Scorer, picture: &Picture) -> anyhow::Result<()> {
-        let maps = scorer.score(&picture.inputs, 1)?;
+        let maps = scorer.score(&picture.inputs, 1).map_err(fault::classified)?;
         let labels = fuse::fuse(maps.first().map_or(&[], Vec::as_slice), picture.size, None).labels;
         let (width, height) = picture.size;
         let image = Image { width, height, pixels: &picture.pixels };

@@ -69,7 +69,7 @@ impl Beginning {
 fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
     match &job.resume {
         Resume::None => {
-            if let Some(place) = checkpoint::set_aside(job.dir)? {
+            if let Some(place) = checkpoint::set_aside(job.dir).map_err(fault::classified)? {
                 log::info!("the run that was in {} is now in {}", job.dir.display(), place.display());
             }
             Ok(None)
@@ -107,7 +107,7 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
         );
     }
     // Later checkpoints, damaged or not, are of a future that will be made again.
-    checkpoint::set_aside_after(job.dir, state.step)?;
+    checkpoint::set_aside_after(job.dir, state.step).map_err(fault::classified)?;
     let loss_scale = Some((state.loss_scale, state.loss_scale_steps));
     let State { step, global_batch, updates, scores, dataset_id, labels_id, .. } = state;
     Ok(Beginning {

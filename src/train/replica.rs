@@ -69,7 +69,7 @@ pub(super) fn initial(job: &Job) -> ModelConfig {
 
 /// Copies a checkpoint's tensors into network and optimizer; both must be the ones it was made of.
 fn restore(path: &Path, network: &Network, optimizer: &Optimizer) -> anyhow::Result<()> {
-    let loaded = checkpoint::load(path)?;
+    let loaded = checkpoint::load(path).map_err(fault::classified)?;
     let model = network
         .store
         .variables

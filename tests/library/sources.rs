@@ -175,5 +175,7 @@ fn a_source_written_here_makes_batches_and_is_held_to_its_word() {
         read_error(&Dataset::new(checkers(surplus), &config).unwrap())
     };
     assert!(error(0, 1).starts_with("board 0: has the label value 2, which is above the number of classes, 1"));
+    let empty = Dataset::new(Box::new(Checkers { sizes: vec![(32, 24), (7, 0)], surplus: 0 }), &config);
+    assert_eq!(empty.err().unwrap().to_string(), "checkers: cannot have 7 x 0 pixels");
     assert_eq!(error(5, 2), "checkers: has 773 bytes of pixels or labels instead of 768");
 }

@@ -45,6 +45,9 @@ pub enum DataError {
     #[error("{file}: is {found_width} x {found_height} pixels, but {told_by} says {width} x {height}")]
     #[allow(missing_docs)]
     Size { file: String, found_width: u32, found_height: u32, told_by: String, width: u32, height: u32 },
+    /// A size that no image has.
+    #[error("{0}: cannot have {1} x {2} pixels")]
+    Extent(String, u32, u32),
     /// A source that does not give as many bytes as its size says.
     #[error("{place}: has {found} bytes of pixels or labels instead of {expected}")]
     #[allow(missing_docs)]
@@ -81,6 +84,7 @@ impl Failure for DataError {
             DataError::Shard(error) => error.kind(),
             DataError::Comm(error) => error.kind(),
             DataError::ListLine(..)
+            | DataError::Extent(..)
             | DataError::Pixels { .. }
             | DataError::Empty(_)
             | DataError::FileName(_)
