@@ -4,7 +4,7 @@ mod args;
 mod logging;
 mod verbs;
 
-use crate::comm::{Comm, Solo, mpi};
+use crate::comm::{self, Comm, Solo, mpi};
 use crate::fault::{self, Agreed};
 use crate::shard;
 use crate::stop::StopRequest;
@@ -22,6 +22,7 @@ pub fn main() -> ExitCode {
     if !verbs::runs_on_ranks(&line.verb) && launched_rank() > 0 {
         return ExitCode::SUCCESS;
     }
+    comm::raise_descriptor_limit();
     match start(&line.verb) {
         Ok((stop, session)) => run(line, stop, session),
         Err(error) => {

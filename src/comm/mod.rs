@@ -175,6 +175,14 @@ pub fn cores() -> Vec<usize> {
     }
 }
 
+/// Lets this process open as many files and connections as the system grants it; many shells grant 1,024 at first.
+pub fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // What cannot be raised stays: whoever runs out of it says so.
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+}
+
 /// The name of this machine.
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -1,4 +1,6 @@
 //! Operations that touch each value once: optimizer updates and batch norm's backward sums.
+//!
+//! libtorch's kernels take it on trust that their tensors fit together; here that is checked.
 
 use super::TorchError;
 use super::ffi;
@@ -6,16 +8,19 @@ use tch::Tensor;
 
 /// SGD with momentum over lists of tensors of equal shapes (torch.optim.SGD, dampening 0, no Nesterov):
 /// d = g + decay·p; m = momentum·m + d; p −= lr·m. `m` starts at 0.
+///
+/// # Errors
+/// When the lists do not fit together, or libtorch fails.
 pub fn sgd(
     parameters: &[Tensor],
     gradients: &[Tensor],
     momenta: &[Tensor],
     (lr, momentum, decay): (f64, f64, f64),
 ) -> Result<(), TorchError> {
-    assert!(parameters.len() == gradients.len() && parameters.len() == momenta.len(), "lists of one length");
+    lists_fit(parameters, &[gradients, momenta])?;
     let (parameters, gradients, momenta) =
         (ffi::pointers(parameters), ffi::pointers(gradients), ffi::pointers(momenta));
-    // SAFETY: three lists of live tensors, each of the length given.
+    // SAFETY: three lists of live tensors, each of the length given, alike place by place.
     ffi::check(unsafe {
         ffi::segdist_sgd(
             parameters.as_ptr(),
@@ -46,6 +51,9 @@ pub struct AdamW {
 }
 
 /// AdamW over lists of tensors of equal shapes (torch.optim.AdamW; Loshchilov & Hutter 2019).
+///
+/// # Errors
+/// When the lists do not fit together, or libtorch fails.
 pub fn adamw(
     parameters: &[Tensor],
     gradients: &[Tensor],
@@ -54,10 +62,10 @@ pub fn adamw(
     with: &AdamW,
 ) -> Result<(), TorchError> {
     let count = parameters.len();
-    assert!([gradients, means, squares].iter().all(|list| list.len() == count), "lists of one length");
+    lists_fit(parameters, &[gradients, means, squares])?;
     let (parameters, gradients) = (ffi::pointers(parameters), ffi::pointers(gradients));
     let (means, squares) = (ffi::pointers(means), ffi::pointers(squares));
-    // SAFETY: four lists of live tensors, each of the length given.
+    // SAFETY: four lists of live tensors, each of the length given, alike place by place.
     ffi::check(unsafe {
         ffi::segdist_adamw(
             parameters.as_ptr(),
@@ -78,6 +86,9 @@ pub fn adamw(
 /// Σ dy and Σ dy·(x − mean)·(variance + eps)^-½ over all but the channel dimension, in one pass over both tensors.
 ///
 /// `gradient` and `input`: (n, channels, h, w), not empty; the rest and both results: (channels).
+///
+/// # Errors
+/// When the shapes or devices do not fit together, or libtorch fails.
 pub fn batch_norm_sums(
     gradient: &Tensor,
     input: &Tensor,
@@ -85,8 +96,14 @@ pub fn batch_norm_sums(
     (mean, variance): (&Tensor, &Tensor),
     eps: f64,
 ) -> Result<(Tensor, Tensor), TorchError> {
+    let per_channel = [weight, mean, variance];
+    let channels = input.size4().map_or(-1, |(_, channels, ..)| channels);
+    let fits = |tensor: &&Tensor| tensor.size() == [channels] && tensor.device() == input.device();
+    if input.numel() == 0 || !like(gradient, input) || !per_channel.iter().all(fits) {
+        return Err(misfit("the tensors of a batch norm"));
+    }
     let (mut sum_dy, mut sum_dy_xhat) = (std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: all tensors are alive, and the results are written only on success.
+    // SAFETY: all tensors are alive and fit together, and the results are written only on success.
     ffi::check(unsafe {
         ffi::segdist_batch_norm_sums(
             gradient.as_ptr().cast_mut(),
@@ -101,4 +118,29 @@ pub fn batch_norm_sums(
     })?;
     // SAFETY: on success both point to tensors that the shim made for us to own.
     Ok(unsafe { (Tensor::from_ptr(sum_dy), Tensor::from_ptr(sum_dy_xhat)) })
+}
+
+fn misfit(what: &str) -> TorchError {
+    TorchError(format!("{what} do not fit together"))
+}
+
+fn like(one: &Tensor, other: &Tensor) -> bool {
+    one.size() == other.size() && one.kind() == other.kind() && one.device() == other.device()
+}
+
+/// The kernels walk through all lists at once, in memory order.
+fn lists_fit(parameters: &[Tensor], others: &[&[Tensor]]) -> Result<(), TorchError> {
+    let pairs = |list: &[Tensor]| {
+        let same = |(one, other): (&Tensor, &Tensor)| like(one, other) && one.stride() == other.stride();
+        list.len() == parameters.len() && list.iter().zip(parameters).all(same)
+    };
+    let fit = parameters.iter().all(is_dense) && others.iter().all(|list| pairs(list));
+    if fit { Ok(()) } else { Err(misfit("lists of parameters, gradients and states")) }
+}
+
+/// Whether the values fill a range of memory as long as they are many.
+fn is_dense(tensor: &Tensor) -> bool {
+    let steps = tensor.size().into_iter().zip(tensor.stride());
+    let last: i64 = steps.map(|(size, stride)| (size - 1) * stride).sum();
+    tensor.numel() == 0 || last + 1 == tensor.numel() as i64
 }

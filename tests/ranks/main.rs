@@ -18,3 +18,4 @@ mod resume;
 mod signals;
 mod trace;
 mod transport;
+mod watchdog;

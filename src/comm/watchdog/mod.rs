@@ -1,17 +1,22 @@
 //! Ends a job in which a rank is silent or makes no progress, and says which and where.
 //!
 //! A thread on every rank sends heartbeats over TCP, because MPI may be what hangs: all ranks to rank 0, rank 0 to
-//! rank 1. The heartbeat says how far the rank's own work has come ([`Watchdog::progress`]), so that one who still
+//! rank 1, who hear nobody that does not prove to be of the job. The heartbeat says how far the rank's own work has come ([`Watchdog::progress`]), so that one who still
 //! lives but is stuck is found as well. Before the end every rank tells its last collectives, by its own clock: those
 //! who could tell it may be the ones that hang.
 
 mod beat;
+mod inbox;
+mod peer;
+mod sender;
 mod table;
 
 use super::journal::Journal;
 use super::{Comm, CommError};
-use beat::{Beat, Peer, Sender};
-use std::net::TcpListener;
+use beat::Beat;
+use inbox::Inbox;
+use peer::Peer;
+use sender::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -70,9 +75,10 @@ impl Watchdog {
         abort: impl Fn(i32) + Send + 'static,
     ) -> Result<Watchdog, CommError> {
         let rank = comm.rank();
-        let listener = (rank < 2 && comm.size() > 1).then(|| TcpListener::bind(("0.0.0.0", 0)));
-        let listener = listener.transpose().map_err(|cause| failed(rank, cause))?;
-        let peers = Peer::all_gather(comm, listener.as_ref())?;
+        let alone = peer::alone(comm)?;
+        let listeners = (rank < 2 && comm.size() > 1).then(|| peer::listen(alone));
+        let listeners = listeners.transpose().map_err(|cause| failed(rank, cause))?;
+        let peers = Peer::all_gather(comm, listeners.as_deref().unwrap_or_default())?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State { step: 0, phase: "start", ticks: 0, stop: false }),
             wake: Condvar::new(),
@@ -86,8 +92,8 @@ impl Watchdog {
         let mut watch = Watch {
             rank,
             shared: shared.clone(),
-            inbox: listener
-                .map(|listener| beat::Inbox::new(listener, peers[0].token))
+            inbox: listeners
+                .map(|listeners| Inbox::new(listeners, peers[0].token, watched.len()))
                 .transpose()
                 .map_err(|cause| failed(rank, cause))?,
             table: Table::new(&peers, watched),
@@ -138,7 +144,7 @@ fn failed(rank: usize, cause: std::io::Error) -> CommError {
 struct Watch {
     rank: usize,
     shared: Arc<Shared>,
-    inbox: Option<beat::Inbox>,
+    inbox: Option<Inbox>,
     table: Table,
     sender: Sender,
     limits: Limits,
@@ -174,7 +180,7 @@ impl Watch {
             self.table.age(passed);
             self.tell_if_stuck(&own, passed);
             self.table.heard(&own);
-            let received = self.inbox.as_mut().map(beat::Inbox::receive).unwrap_or_default();
+            let received = self.inbox.as_mut().map(Inbox::receive).unwrap_or_default();
             received.beats.iter().for_each(|beat| self.table.heard(beat));
             for rank in received.gone {
                 if self.limits.survives { self.table.forget(rank) } else { self.table.lost(rank) }

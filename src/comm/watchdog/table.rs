@@ -1,7 +1,8 @@
 //! What is known of every rank, and whom to blame. Pure: time comes in as durations.
 
 use super::Limits;
-use super::beat::{Beat, Peer};
+use super::beat::Beat;
+use super::peer::Peer;
 use std::time::Duration;
 
 /// A rank whose connection has ended without farewell is given up after this long.
@@ -57,6 +58,8 @@ impl Table {
     pub fn heard(&mut self, beat: &Beat) {
         let Some(row) = self.rows.iter_mut().find(|row| row.rank == beat.rank) else { return };
         row.silent = Duration::ZERO;
+        // It has connected again.
+        row.lost = false;
         row.finished |= beat.last;
         if row.last.as_ref().is_none_or(|last| (last.ticks, last.collectives) != (beat.ticks, beat.collectives)) {
             row.stuck = Duration::ZERO;
@@ -152,6 +155,19 @@ mod tests {
         pass(&mut table, 1, &[beat(0, 4, 9), beat(1, 4, 9)]);
         table.lost(1);
         pass(&mut table, 3, &[beat(0, 4, 10)]);
+        assert!(table.verdict(&LIMITS).unwrap().starts_with("rank 1"));
+    }
+
+    #[test]
+    fn a_rank_that_connects_again_has_its_whole_time_again() {
+        let mut table = table(2);
+        pass(&mut table, 1, &[beat(0, 4, 9), beat(1, 4, 9)]);
+        table.lost(1);
+        pass(&mut table, 2, &[beat(0, 4, 10)]);
+        pass(&mut table, 1, &[beat(0, 4, 11), beat(1, 4, 10)]);
+        pass(&mut table, 9, &[beat(0, 4, 12)]);
+        assert_eq!(table.verdict(&LIMITS), None);
+        pass(&mut table, 1, &[beat(0, 4, 13)]);
         assert!(table.verdict(&LIMITS).unwrap().starts_with("rank 1"));
     }
 

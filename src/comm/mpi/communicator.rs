@@ -1,21 +1,20 @@
-//! MPI processes as ranks; only this file, `ulfm` and `device` name MPI.
+//! A communicator of MPI processes.
 //!
 //! Collectives are started non-blocking and then waited for with short sleeps: Open MPI's blocking calls spin, and a
 //! spinning communication thread takes the core that computes (two ranks on two cores lose a third of their speed).
 //! Every call's return code is checked, since the errors of a communicator return instead of ending the process.
 //!
 //! A job that survives the death of a rank ([`Comm::survive`]) revokes all its communicators at the first error, so that
-//! no rank waits for one that is gone, votes, and shrinks to the living ones.
+//! no rank waits for one that is gone, votes, and shrinks to the living ones. Its operations work on memory of their own:
+//! one that has failed may still be under way in the library, and what it writes to is then never freed.
 
-use super::device::DeviceValues;
-use super::ulfm::Ulfm;
-use super::{Comm, CommError};
-use mpi::environment::Universe;
+use super::end_process;
+use crate::comm::device::DeviceValues;
+use crate::comm::ulfm::Ulfm;
+use crate::comm::{Comm, CommError};
 use mpi::ffi;
-use mpi::traits::AsRaw;
 use std::ffi::{c_int, c_void};
-use std::io::Write;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -25,78 +24,6 @@ unsafe extern "C" {
 
 /// Longest message of one call, in elements: counts are C ints, and 2^28 four-byte values are 1 GiB.
 const CHUNK: usize = 1 << 28;
-
-/// What Open MPI is told, unless the user has said something else.
-const SETTINGS: [(&str, &str); 2] = [
-    // Several ranks may share a core: let MPI's own waits (finalisation, the launcher's barrier) yield it.
-    ("OMPI_MCA_mpi_yield_when_idle", "1"),
-    // For sums in place it takes a binomial tree, which sends all values twice over one direction of a link at a time.
-    ("OMPI_MCA_coll_libnbc_iallreduce_algorithm", "rabenseifner"),
-];
-
-/// Variables that a launcher sets for each process it starts.
-const LAUNCHERS: [&str; 5] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_ID", "MPI_LOCALNRANKS"];
-
-/// Whether this process was started by an MPI launcher (mpirun, srun with an MPI plugin).
-pub fn launched() -> bool {
-    LAUNCHERS.iter().any(|name| std::env::var_os(name).is_some())
-}
-
-/// The MPI library's name and version.
-pub fn library_version() -> Option<String> {
-    let text = mpi::environment::library_version().ok()?;
-    // MPICH puts a tab between its name and its number.
-    Some(text.lines().next().unwrap_or_default().replace('\t', " "))
-}
-
-/// MPI between initialisation and finalisation.
-pub struct Session {
-    universe: Universe,
-    comm: Arc<MpiComm>,
-}
-
-impl Session {
-    /// Initialises MPI for calls from several threads.
-    pub fn start() -> Result<Session, CommError> {
-        for (name, value) in SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
-            // SAFETY: called from main before any other thread exists.
-            unsafe { std::env::set_var(name, value) };
-        }
-        let failed = |cause: &str| CommError::Failed { call: "MPI_Init_thread", rank: 0, cause: cause.to_owned() };
-        let (universe, level) = mpi::initialize_with_threading(mpi::Threading::Multiple)
-            .ok_or_else(|| failed("MPI was initialised before"))?;
-        if level < mpi::Threading::Multiple {
-            return Err(failed(
-                "this MPI has no MPI_THREAD_MULTIPLE; use one that has, such as launch/setup.sh --mpi wheel",
-            ));
-        }
-        let comm = Arc::new(MpiComm::new(universe.world().as_raw(), Arc::default())?);
-        Ok(Session { universe, comm })
-    }
-
-    /// All ranks of the job.
-    pub fn world(&self) -> Arc<dyn Comm> {
-        self.comm.clone()
-    }
-
-    /// Leaves MPI; every rank calls it, and nothing may be in flight. `code` is the process's exit code.
-    pub fn finish(self, code: u8) {
-        if self.comm.family.has_lost_ranks() {
-            // MPI_Finalize may wait for the dead (with Open MPI 5.0 it did in 4 of 18 runs).
-            let _ = self.comm.barrier();
-            end_process(code.into());
-        }
-        drop(self.comm);
-        drop(self.universe);
-    }
-}
-
-/// Ends the process while other threads may compute: without destructors of libraries, in which those would crash.
-pub fn end_process(code: i32) -> ! {
-    let _ = std::io::stdout().flush();
-    // SAFETY: ends the process; stderr has no buffer, and what else had to be written is.
-    unsafe { libc::_exit(code) }
-}
 
 /// Waits until the launcher has taken the message that tells why the job ends, at most a second: MPICH's, once it hears
 /// of the end, throws away what it has not read.
@@ -123,10 +50,10 @@ fn nap(waited: Duration) {
 }
 
 /// One communicator.
-struct MpiComm {
+pub(super) struct MpiComm {
     /// Changes when it shrinks.
     group: RwLock<Group>,
-    family: Arc<Family>,
+    pub(super) family: Arc<Family>,
 }
 
 /// A communicator's handle, and this process's place in it.
@@ -144,7 +71,7 @@ unsafe impl Sync for Group {}
 
 /// A communicator and its duplicates: they fail together.
 #[derive(Default)]
-struct Family {
+pub(super) struct Family {
     /// How to go on after a death; unset where a failure ends the job.
     ulfm: OnceLock<Ulfm>,
     /// Those in use.
@@ -153,7 +80,7 @@ struct Family {
 }
 
 impl Family {
-    fn has_lost_ranks(&self) -> bool {
+    pub(super) fn has_lost_ranks(&self) -> bool {
         self.lost_ranks.get().is_some()
     }
 
@@ -197,7 +124,7 @@ impl Group {
 }
 
 impl MpiComm {
-    fn new(raw: ffi::MPI_Comm, family: Arc<Family>) -> Result<Self, CommError> {
+    pub(super) fn new(raw: ffi::MPI_Comm, family: Arc<Family>) -> Result<Self, CommError> {
         let group = Group::new(raw)?;
         family.members().push(group);
         Ok(MpiComm { group: RwLock::new(group), family })
@@ -241,15 +168,35 @@ impl MpiComm {
         Ok(())
     }
 
-    fn sum<T>(&self, values: &mut [T], kind: ffi::MPI_Datatype) -> Result<(), CommError> {
+    /// An operation that replaces `values`, in messages that a C int can count: `start` is given each one's memory.
+    fn in_place<T: Copy>(
+        &self,
+        call: &'static str,
+        values: &mut [T],
+        start: impl Fn(*mut c_void, c_int, ffi::MPI_Comm, *mut ffi::MPI_Request) -> c_int,
+    ) -> Result<(), CommError> {
         for chunk in values.chunks_mut(CHUNK) {
-            let (data, count) = (chunk.as_mut_ptr().cast(), chunk.len() as c_int);
-            // SAFETY: `data` holds `count` values of the type that `kind` names, and outlives the operation.
-            self.complete("MPI_Iallreduce", |comm, request| unsafe {
-                ffi::MPI_Iallreduce(segdist_mpi_in_place(), data, count, kind, ffi::RSMPI_SUM, comm, request)
-            })?;
+            let count = chunk.len() as c_int;
+            if self.family.ulfm.get().is_none() {
+                let data = chunk.as_mut_ptr().cast();
+                self.complete(call, |comm, request| start(data, count, comm, request))?;
+                continue;
+            }
+            // Leaked by the `?`: `values` live on and change while a failed operation may still write.
+            let mut own = ManuallyDrop::new(chunk.to_vec());
+            let data = own.as_mut_ptr().cast();
+            self.complete(call, |comm, request| start(data, count, comm, request))?;
+            chunk.copy_from_slice(&own);
+            drop(ManuallyDrop::into_inner(own));
         }
         Ok(())
+    }
+
+    fn sum<T: Copy>(&self, values: &mut [T], kind: ffi::MPI_Datatype) -> Result<(), CommError> {
+        // SAFETY: `in_place` gives memory of `count` values of the type that `kind` names, which outlives the operation.
+        self.in_place("MPI_Iallreduce", values, |data, count, comm, request| unsafe {
+            ffi::MPI_Iallreduce(segdist_mpi_in_place(), data, count, kind, ffi::RSMPI_SUM, comm, request)
+        })
     }
 }
 
@@ -292,14 +239,10 @@ impl Comm for MpiComm {
     }
 
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {
-        for chunk in bytes.chunks_mut(CHUNK) {
-            let (data, count) = (chunk.as_mut_ptr().cast(), chunk.len() as c_int);
-            // SAFETY: `data` holds `count` bytes and outlives the operation.
-            self.complete("MPI_Ibcast", |comm, request| unsafe {
-                ffi::MPI_Ibcast(data, count, ffi::RSMPI_UINT8_T, root as c_int, comm, request)
-            })?;
-        }
-        Ok(())
+        // SAFETY: `in_place` gives memory of `count` bytes, which outlives the operation.
+        self.in_place("MPI_Ibcast", bytes, |data, count, comm, request| unsafe {
+            ffi::MPI_Ibcast(data, count, ffi::RSMPI_UINT8_T, root as c_int, comm, request)
+        })
     }
 
     fn all_gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CommError> {
@@ -315,33 +258,40 @@ impl Comm for MpiComm {
         if total == 0 {
             return Ok(vec![Vec::new(); size]);
         }
-        // An empty slice's pointer may have the value that Open MPI calls MPI_IN_PLACE.
-        let (mine, sent) = (if bytes.is_empty() { [0].as_ptr() } else { bytes.as_ptr() }, bytes.len() as c_int);
         let counts: Vec<c_int> = lengths.iter().map(|&length| length as c_int).collect();
         let offsets: Vec<c_int> =
             counts.iter().scan(0, |end, count| Some(std::mem::replace(end, *end + count))).collect();
-        let mut all = vec![0u8; total as usize];
+        // One byte more: an empty slice's pointer may have the value that Open MPI calls MPI_IN_PLACE.
+        let (mine, all) = ([bytes, &[0]].concat(), vec![0u8; total as usize]);
+        let mut buffers = ManuallyDrop::new((mine, counts, offsets, all));
+        let (mine, counts, offsets, all) = &mut *buffers;
         // SAFETY: the constant is set when the library is loaded.
-        let (data, byte) = (all.as_mut_ptr().cast(), unsafe { ffi::RSMPI_UINT8_T });
-        // SAFETY: `all` has room for the sum of `counts` at `offsets`; all buffers outlive the operation.
+        let byte = unsafe { ffi::RSMPI_UINT8_T };
+        // SAFETY: `all` has room for the sum of `counts` at `offsets`; no buffer is freed when the operation fails.
         self.complete("MPI_Iallgatherv", |comm, request| unsafe {
-            let (counts, offsets) = (counts.as_ptr(), offsets.as_ptr());
-            ffi::MPI_Iallgatherv(mine.cast(), sent, byte, data, counts, offsets, byte, comm, request)
+            let (mine, sent, data) = (mine.as_ptr().cast(), bytes.len() as c_int, all.as_mut_ptr().cast());
+            ffi::MPI_Iallgatherv(mine, sent, byte, data, counts.as_ptr(), offsets.as_ptr(), byte, comm, request)
         })?;
+        let (.., all) = ManuallyDrop::into_inner(buffers);
         let mut rest = &all[..];
         Ok(lengths.iter().map(|&length| rest.split_off(..length as usize).unwrap_or_default().to_vec()).collect())
     }
 
     fn all_to_all(&self, bytes: &[u8]) -> Result<Vec<u8>, CommError> {
-        let mut all = vec![0u8; bytes.len()];
-        let (mine, data, part) = (bytes.as_ptr().cast(), all.as_mut_ptr().cast(), (bytes.len() / self.size()) as c_int);
+        let part = bytes.len() / self.size();
+        let Ok(count) = c_int::try_from(part) else {
+            let cause = format!("{part} bytes are more than one message can carry");
+            return Err(CommError::Failed { call: "MPI_Ialltoall", rank: self.rank(), cause });
+        };
+        let mut buffers = ManuallyDrop::new((bytes.to_vec(), vec![0u8; bytes.len()]));
+        let (mine, all) = &mut *buffers;
         // SAFETY: the constant is set when the library is loaded.
         let byte = unsafe { ffi::RSMPI_UINT8_T };
-        // SAFETY: both buffers hold `size` parts and outlive the operation.
+        // SAFETY: both buffers hold `size` parts; neither is freed when the operation fails.
         self.complete("MPI_Ialltoall", |comm, request| unsafe {
-            ffi::MPI_Ialltoall(mine, part, byte, data, part, byte, comm, request)
+            ffi::MPI_Ialltoall(mine.as_ptr().cast(), count, byte, all.as_mut_ptr().cast(), count, byte, comm, request)
         })?;
-        Ok(all)
+        Ok(ManuallyDrop::into_inner(buffers).1)
     }
 
     fn barrier(&self) -> Result<(), CommError> {
