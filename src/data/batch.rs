@@ -121,7 +121,7 @@ pub fn normalise(pixels: &[u8], padded: (u32, u32), sizes: &[(u32, u32)], device
     let size = [sizes.len() as i64, padded.1.into(), padded.0.into(), 3];
     if device == Device::Cpu {
         let mut images = Tensor::empty([size[0], 3, size[1], size[2]], (Kind::Float, device));
-        planes(pixels, padded, sizes, f32_slice(&mut images));
+        planes(pixels, padded, sizes, &mut f32_slice(&mut images));
         return images;
     }
     let bytes = Tensor::from_slice(pixels).view(size).to_device(device);

@@ -240,7 +240,7 @@ mod tests {
         let test = |ranks, wrong: bool| {
             threads::run(ranks, move |comm| {
                 sums_are_right(comm.rank(), comm.size(), Device::Cpu, |values| {
-                    comm.all_reduce_f32(crate::torch::memory::f32_slice(values))?;
+                    comm.all_reduce_f32(&mut crate::torch::memory::f32_slice(values))?;
                     if wrong {
                         let _ = values.get(values.size()[0] - 1).fill_(-1.0);
                     }
