@@ -7,10 +7,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ModelConfig {
-    /// Encoder: mobilenetv2dilated, resnet18|34|50|101, each also dilated, resnext101 or hrnetv2.
+    /// Encoder, a name of the table in model/encoder: resnet50dilated, mit_b0, convnext_tiny, dinov2_vitb14, …
     pub arch_encoder: String,
-    /// Decoder: c1, c1_deepsup, ppm, ppm_deepsup, upernet or upernet_lite.
+    /// Decoder, a name of the table in model/decoder: ppm_deepsup, upernet, segformer, uperhead, unet, …
     pub arch_decoder: String,
+    /// First layers of a ResNet: deep, three 3 × 3 convolutions (the reference), or plain, one 7 × 7 (torchvision, timm).
+    pub stem: Stem,
+    /// Channels inside a segformer or uperhead decoder; 0: as published with the encoder.
+    pub decoder_dim: usize,
+    /// Share of residual branches dropped in the last block of mit, convnext and dino encoders, less in those before.
+    pub drop_path: f64,
     /// Encoder weights to start from (.pth or .safetensors); empty: ImageNet's, or random values.
     pub weights_encoder: String,
     /// Decoder weights to start from (.pth or .safetensors); empty: random values.
@@ -29,6 +35,15 @@ pub struct ModelConfig {
     pub bn_variance: BnVariance,
     /// Leave tensors of another shape (a head with other classes) at their initial values, and list them.
     pub skip_mismatched: bool,
+}
+
+/// MODEL.stem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Stem {
+    Deep,
+    Plain,
 }
 
 /// MODEL.init.
@@ -64,6 +79,9 @@ impl Default for ModelConfig {
         ModelConfig {
             arch_encoder: "resnet50dilated".into(),
             arch_decoder: "ppm_deepsup".into(),
+            stem: Stem::Deep,
+            decoder_dim: 0,
+            drop_path: 0.0,
             weights_encoder: String::new(),
             weights_decoder: String::new(),
             fc_dim: 0,

@@ -16,26 +16,28 @@ impl Network {
     /// The networks share their memory; they are several since a handle to a tensor stays on one thread at a time.
     pub fn for_inference(&self, count: usize) -> Vec<Network> {
         let _guard = tch::no_grad_guard();
-        let fold = |(norm, weight): (&BatchNorm2d, &Tensor)| {
-            let (weight, shift) = norm.fold(weight);
+        let fold = |(norm, weight): (&BatchNorm2d, &Option<Tensor>)| {
+            let (weight, shift) = norm.fold(weight.as_ref()?);
             let weight = if weight.device() == Device::Cpu { memory::to_channels_last(&weight) } else { weight };
-            (weight, shift)
+            Some((weight, shift))
         };
-        let folded: Vec<(Tensor, Tensor)> = self.norms.iter().zip(&self.normed).map(fold).collect();
+        let folded: Vec<Option<(Tensor, Tensor)>> = self.norms.iter().zip(&self.normed).map(fold).collect();
         (0..count).map(|_| self.twin(&folded)).collect()
     }
 
     /// Another handle to this network's memory, but for `folded`: weights and biases in the order of the batch norms.
-    fn twin(&self, folded: &[(Tensor, Tensor)]) -> Network {
+    fn twin(&self, folded: &[Option<(Tensor, Tensor)>]) -> Network {
         let device = self.store.variables.first().map_or(Device::Cpu, |variable| variable.tensor.device());
         let mut twin = Network::assemble(self.blueprint.clone(), device, false).expect("it was built from this before");
         for (own, shared) in twin.store.variables.iter().zip(&self.store.variables) {
             own.tensor.shallow_clone().set_data(&shared.tensor);
         }
-        for (own, (weight, _)) in twin.normed.iter().zip(folded) {
-            own.shallow_clone().set_data(weight);
+        for (own, folded) in twin.normed.iter().zip(folded) {
+            if let (Some(own), Some((weight, _))) = (own, folded) {
+                own.shallow_clone().set_data(weight);
+            }
         }
-        twin.shifts = folded.iter().map(|(_, shift)| shift.shallow_clone()).collect();
+        twin.shifts = folded.iter().map(|folded| folded.as_ref().map(|(_, shift)| shift.shallow_clone())).collect();
         twin
     }
 }

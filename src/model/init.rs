@@ -17,7 +17,14 @@ pub enum Initial {
     Uniform,
     /// Decoders (ModelBuilder.weights_init): He et al. 2015, normal with variance 2 ÷ fan-in; batch norm's shift 1e-4.
     Kaiming,
+    /// Decoders of later years: as `Kaiming` with biases and shifts of 0, and momentum 0.1.
+    He,
+    /// Transformers and ConvNeXt: normal with deviation 0.02 (which truncation at ±2 leaves as it is); biases 0.
+    Normal,
 }
+
+/// Deviation of [`Initial::Normal`].
+const DEVIATION: f64 = 0.02;
 
 /// libtorch has one CPU generator: whoever seeds it keeps it until the network is complete.
 static GENERATOR: Mutex<()> = Mutex::new(());
@@ -40,20 +47,38 @@ impl Initial {
             Initial::FanOut => normal(fan_out),
             Initial::FanOutOfGroup => normal((fan_out / groups as f64).floor()),
             Initial::Uniform => empty(&shape).uniform_(-fan_in.sqrt().recip(), fan_in.sqrt().recip()),
-            Initial::Kaiming => normal(fan_in),
+            Initial::Kaiming | Initial::He => normal(fan_in),
+            Initial::Normal => empty(&shape).normal_(0.0, DEVIATION),
         }
     }
 
-    /// A convolution's bias, PyTorch's default for every family: uniform within ±1 ÷ √fan-in.
+    /// A convolution's bias: 0 in later networks, else PyTorch's default, uniform within ±1 ÷ √fan-in.
     pub fn conv_bias(self, shape: [i64; 4]) -> Tensor {
         let [outputs, inputs, height, width] = shape;
+        if matches!(self, Initial::He | Initial::Normal) {
+            return empty(&[outputs]).zero_();
+        }
         let bound = ((inputs * height * width) as f64).sqrt().recip();
         empty(&[outputs]).uniform_(-bound, bound)
     }
 
-    /// Weight of a new observation in the running statistics: 0.1 in HRNet (its BN_MOMENTUM), 0.001 elsewhere.
+    /// A linear layer's weight, shape (outputs, inputs): as a convolution's of one pixel.
+    pub fn linear_weight(self, [outputs, inputs]: [i64; 2]) -> Tensor {
+        self.conv_weight([outputs, inputs, 1, 1], 1).view([outputs, inputs])
+    }
+
+    /// A linear layer's bias.
+    pub fn linear_bias(self, [outputs, inputs]: [i64; 2]) -> Tensor {
+        self.conv_bias([outputs, inputs, 1, 1])
+    }
+
+    /// Weight of a new observation in the running statistics: 0.001 in the reference but for HRNet (its BN_MOMENTUM),
+    /// 0.1 elsewhere.
     pub fn norm_momentum(self) -> f64 {
-        if self == Initial::Uniform { 0.1 } else { 0.001 }
+        match self {
+            Initial::Uniform | Initial::He | Initial::Normal => 0.1,
+            Initial::FanOut | Initial::FanOutOfGroup | Initial::Kaiming => 0.001,
+        }
     }
 
     /// Batch norm's shift; its scale is 1 everywhere.

@@ -1,9 +1,15 @@
-//! Layers over named tensors: convolution, batch norm with recorded statistics, keyed dropout.
+//! Layers over named tensors: convolution, batch norm with recorded statistics; the layers of transformers.
+
+mod context;
+mod tokens;
+
+pub use context::Context;
+pub use tokens::{DropPath, LayerNorm, LayerScale, Linear, attention, from_tokens, to_tokens};
 
 use super::path::Path;
-use super::{BnRunning, Pass, dropout};
+use super::{BnRunning, Initial, Pass};
 use crate::comm::CommError;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use tch::{Device, Kind, Tensor};
 
 /// What a tensor is to the optimizer.
@@ -45,36 +51,12 @@ pub struct DropoutKey {
     pub first: u64,
 }
 
-/// One forward pass through a network's layers.
-pub struct Context<'a> {
-    /// How it is to be made.
-    pub pass: &'a Pass<'a>,
-    /// The network's batch norm layers, which [`ConvNorm`]s know by their index.
-    pub(super) norms: &'a [BatchNorm2d],
-    /// What is left of them where they are folded into the convolutions before them, by the same index; else empty.
-    pub(super) shifts: &'a [Tensor],
-    /// Counts the multiply-adds of the convolutions passed, where somebody wants to know.
-    pub(super) multiply_adds: Option<&'a Cell<u64>>,
-}
-
-impl Context<'_> {
-    /// Sets channels of `x` (n, channels, h, w) to zero and scales the others up, in place, as the pass asks for.
-    pub fn dropout(&self, layer: u64, mut x: Tensor) -> Tensor {
-        let Some(key) = self.pass.dropout.filter(|_| self.pass.train) else { return x };
-        let (images, channels) = (x.size()[0], x.size()[1]);
-        let masks: Vec<f32> =
-            (0..images as u64).flat_map(|image| dropout::mask(key, layer, image, channels as usize)).collect();
-        let masks = Tensor::from_slice(&masks).view([images, channels, 1, 1]);
-        x.g_mul_(&masks.to_device(x.device()).to_kind(x.kind()))
-    }
-}
-
 /// Bilinear, corners not aligned; `size`: height and width.
 pub fn resize(x: &Tensor, size: &[i64]) -> Tensor {
     x.upsample_bilinear2d(size, false, None, None)
 }
 
-/// What a convolution is made of; its padding keeps the size at stride 1.
+/// What a convolution is made of; its padding keeps the size at stride 1 for odd kernels.
 #[derive(Clone, Copy)]
 pub struct ConvShape {
     inputs: i64,
@@ -83,12 +65,13 @@ pub struct ConvShape {
     stride: i64,
     dilation: i64,
     groups: i64,
+    padded: bool,
 }
 
 impl ConvShape {
     /// `kernel`: side of the square.
     pub fn new(inputs: i64, outputs: i64, kernel: i64) -> Self {
-        ConvShape { inputs, outputs, kernel, stride: 1, dilation: 1, groups: 1 }
+        ConvShape { inputs, outputs, kernel, stride: 1, dilation: 1, groups: 1, padded: true }
     }
 
     /// The same that gives every `stride`th row and column.
@@ -105,6 +88,15 @@ impl ConvShape {
     pub fn groups(self, groups: i64) -> Self {
         ConvShape { groups, ..self }
     }
+
+    /// Of squares of `inputs` channels side by side; what does not fill a square at the right and bottom is left out.
+    pub fn patches(inputs: i64, outputs: i64, side: i64) -> Self {
+        ConvShape { stride: side, padded: false, ..ConvShape::new(inputs, outputs, side) }
+    }
+
+    fn padding(self) -> i64 {
+        if self.padded { self.dilation * (self.kernel - 1) / 2 } else { 0 }
+    }
 }
 
 /// A convolution.
@@ -118,21 +110,16 @@ impl Conv2d {
     /// Without bias, as before a batch norm.
     pub fn new(path: &Path, shape: ConvShape) -> Self {
         let size = Self::weight_shape(shape);
-        let weight = match path.builder.borrow().draw {
-            true => path.initial.conv_weight(size, shape.groups),
-            false => Tensor::zeros(size, (Kind::Float, Device::Cpu)),
-        };
-        Conv2d { weight: path.parameter("weight", weight, Role::Weight), bias: None, shape }
+        let weight = path.drawn("weight", &size, Role::Weight, |initial| initial.conv_weight(size, shape.groups));
+        Conv2d { weight, bias: None, shape }
     }
 
     /// With bias, as the last layer of a head.
     pub fn with_bias(path: &Path, shape: ConvShape) -> Self {
         let conv = Conv2d::new(path, shape);
-        let bias = match path.builder.borrow().draw {
-            true => path.initial.conv_bias(Self::weight_shape(shape)),
-            false => Tensor::zeros([shape.outputs], (Kind::Float, Device::Cpu)),
-        };
-        Conv2d { bias: Some(path.parameter("bias", bias, Role::NoDecay)), ..conv }
+        let draw = |initial: Initial| initial.conv_bias(Self::weight_shape(shape));
+        let bias = path.drawn("bias", &[shape.outputs], Role::NoDecay, draw);
+        Conv2d { bias: Some(bias), ..conv }
     }
 
     fn weight_shape(shape: ConvShape) -> [i64; 4] {
@@ -146,8 +133,8 @@ impl Conv2d {
 
     /// The same with another bias.
     fn forward_shifted(&self, x: &Tensor, bias: Option<&Tensor>, context: &Context) -> Tensor {
-        let ConvShape { kernel, stride, dilation, groups, .. } = self.shape;
-        let padding = dilation * (kernel - 1) / 2;
+        let ConvShape { stride, dilation, groups, .. } = self.shape;
+        let padding = self.shape.padding();
         let y = x.conv2d(&self.weight, bias, [stride, stride], [padding, padding], [dilation, dilation], groups);
         self.count(&y, context);
         y
@@ -155,10 +142,8 @@ impl Conv2d {
 
     /// Counts the multiply-adds that one image of the output `y` (n, outputs, h, w) takes; n may be 0.
     fn count(&self, y: &Tensor, context: &Context) {
-        if let Some(count) = context.multiply_adds {
-            let size = y.size();
-            count.set(count.get() + self.weight.numel() as u64 * (size[2] * size[3]) as u64);
-        }
+        let size = y.size();
+        context.count(self.weight.numel() as i64 * size[2] * size[3]);
     }
 }
 
@@ -295,6 +280,31 @@ impl Normalize for Local {
     }
 }
 
+/// A batch norm by itself, by its index in [`Context`].
+pub struct Norm(usize);
+
+impl Norm {
+    /// Over (n, channels, h, w).
+    pub fn new(path: &Path, channels: i64) -> Self {
+        Norm::after(path, channels, None)
+    }
+
+    /// After the convolution of `weight`.
+    fn after(path: &Path, channels: i64, weight: Option<&Tensor>) -> Self {
+        let momentum = path.builder.borrow().momentum.unwrap_or(path.initial.norm_momentum());
+        let layer = BatchNorm2d::new(path, channels, momentum);
+        let builder = &mut *path.builder.borrow_mut();
+        builder.norms.push(layer);
+        builder.normed.push(weight.map(Tensor::shallow_clone));
+        Norm(builder.norms.len() - 1)
+    }
+
+    /// Of the same shape.
+    pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
+        context.norms[self.0].forward(x, context.pass)
+    }
+}
+
 /// A convolution and the batch norm after it.
 pub struct ConvNorm {
     conv: Conv2d,
@@ -303,15 +313,11 @@ pub struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// `momentum` is the network's own.
+    /// Under two names of their own.
     pub fn new(conv: &Path, norm: &Path, shape: ConvShape) -> Self {
         let conv = Conv2d::new(conv, shape);
-        let momentum = norm.builder.borrow().momentum.unwrap_or(norm.initial.norm_momentum());
-        let layer = BatchNorm2d::new(norm, shape.outputs, momentum);
-        let builder = &mut *norm.builder.borrow_mut();
-        builder.norms.push(layer);
-        builder.normed.push(conv.weight.shallow_clone());
-        ConvNorm { conv, norm: builder.norms.len() - 1 }
+        let norm = Norm::after(norm, shape.outputs, Some(&conv.weight)).0;
+        ConvNorm { conv, norm }
     }
 
     /// Names them `0` and `1`, as the reference's `nn.Sequential` does.
@@ -321,7 +327,7 @@ impl ConvNorm {
 
     /// Both.
     pub fn forward(&self, x: &Tensor, context: &Context) -> Tensor {
-        match context.shifts.get(self.norm) {
+        match context.shift(self.norm) {
             Some(shift) => self.conv.forward_shifted(x, Some(shift), context),
             None => self.normalise(&self.conv.forward(x, context), context),
         }
@@ -335,7 +341,7 @@ impl ConvNorm {
     }
 
     fn normalise(&self, y: &Tensor, context: &Context) -> Tensor {
-        match context.shifts.get(self.norm) {
+        match context.shift(self.norm) {
             Some(shift) => y + shift.view([1, -1, 1, 1]),
             None => context.norms[self.norm].forward(y, context.pass),
         }

@@ -10,7 +10,7 @@
 //!
 //! ```
 //! use segdist::model::layers::{Context, ConvNorm, ConvShape};
-//! use segdist::model::{Encoder, EncoderPlan, EncoderRow, FeatureMap, Initial, ModelConfig, path::Path};
+//! use segdist::model::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Initial, path::Path};
 //! use tch::Tensor;
 //!
 //! struct Tiny(ConvNorm);
@@ -21,13 +21,13 @@
 //! }
 //! struct Plan;
 //! impl EncoderPlan for Plan {
-//!     fn maps(&self, _: &ModelConfig) -> Vec<FeatureMap> {
+//!     fn maps(&self, _: &EncoderOptions) -> Vec<FeatureMap> {
 //!         vec![FeatureMap { width: 16, stride: 4 }]
 //!     }
 //!     fn initial(&self) -> Initial {
 //!         Initial::FanOut
 //!     }
-//!     fn build(&self, path: &Path, _: &ModelConfig) -> Box<dyn Encoder> {
+//!     fn build(&self, path: &Path, _: &EncoderOptions) -> Box<dyn Encoder> {
 //!         Box::new(Tiny(ConvNorm::sequential(&(path / "stem"), ConvShape::new(3, 16, 3).stride(4))))
 //!     }
 //! }
@@ -41,7 +41,7 @@
 //!
 //! ```
 //! use segdist::model::layers::{Context, Conv2d, ConvShape};
-//! use segdist::model::{Decoder, DecoderPlan, FeatureMap, Logits, Needs, path::Path};
+//! use segdist::model::{Decoder, DecoderOptions, DecoderPlan, FeatureMap, Logits, Needs, path::Path};
 //! use tch::Tensor;
 //!
 //! struct Scores(Conv2d);
@@ -58,8 +58,8 @@
 //!     fn output_stride(&self, maps: &[FeatureMap]) -> u32 {
 //!         maps[0].stride
 //!     }
-//!     fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder> {
-//!         Box::new(Scores(Conv2d::with_bias(&(path / "scores"), ConvShape::new(maps[0].width, classes, 1))))
+//!     fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
+//!         Box::new(Scores(Conv2d::with_bias(&(path / "scores"), ConvShape::new(maps[0].width, options.classes, 1))))
 //!     }
 //! }
 //! ```
@@ -78,9 +78,9 @@ mod init;
 mod network;
 mod shape;
 
-pub use config::{BnRunning, BnVariance, Init, ModelConfig};
-pub use decoder::{DECODERS, Decoder, DecoderPlan, DecoderRow, Needs};
-pub use encoder::{ENCODERS, Encoder, EncoderPlan, EncoderRow, FeatureMap};
+pub use config::{BnRunning, BnVariance, Init, ModelConfig, Stem};
+pub use decoder::{DECODERS, Decoder, DecoderOptions, DecoderPlan, DecoderRow, Needs};
+pub use encoder::{ENCODERS, Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
 pub use inference::EVALUATE;
 pub use init::Initial;
 pub use network::{Logits, Network, Pass};

@@ -2,9 +2,9 @@
 
 use super::layers::{self, BatchNorm2d, Context, Store};
 use super::path::{Builder, Path};
-use super::shape::{fit, rows};
-use super::{BnRunning, Decoder, DecoderRow, Encoder, EncoderRow, ModelConfig, ModelError, init};
-use std::cell::RefCell;
+use super::shape::{encoder_options, fit, rows};
+use super::{BnRunning, Decoder, DecoderOptions, DecoderRow, Encoder, EncoderRow, ModelConfig, ModelError, init};
+use std::cell::{Cell, RefCell};
 use tch::{Device, Tensor};
 
 /// How one forward pass is to be made.
@@ -41,12 +41,14 @@ pub struct Network {
     /// Every parameter and buffer, in the order of the reference's state dict, `encoder.` first.
     pub store: Store,
     encoder: Box<dyn Encoder>,
+    /// How many of the encoder's first maps are finer than the decoder has a use for.
+    hidden: usize,
     decoder: Box<dyn Decoder>,
     pub(super) norms: Vec<BatchNorm2d>,
-    /// Weights of the convolutions before them.
-    pub(super) normed: Vec<Tensor>,
+    /// Weights of the convolutions before them, where there is one.
+    pub(super) normed: Vec<Option<Tensor>>,
     /// What is left of the batch norms in a network that only evaluates; see [`Network::for_inference`].
-    pub(super) shifts: Vec<Tensor>,
+    pub(super) shifts: Vec<Option<Tensor>>,
     pub(super) blueprint: Blueprint,
 }
 
@@ -83,29 +85,43 @@ impl Network {
         let (store, norms, normed, momentum) = (Store::default(), Vec::new(), Vec::new(), config.bn_momentum);
         let builder = RefCell::new(Builder { store, norms, normed, device, draw, momentum });
         let path = Path::new(&builder, "encoder", encoder.plan.initial());
-        let encoder = encoder.plan.build(&path, config);
+        let published = encoder.plan.decoder_dim(decoder.name);
+        let encoder_options = encoder_options(decoder, config);
+        let hidden = encoder.plan.maps(&encoder_options).len() - maps.len();
+        let encoder = encoder.plan.build(&path, &encoder_options);
         let path = Path::new(&builder, "decoder", decoder.plan.initial());
-        let decoder = decoder.plan.build(&path, &maps, *num_class as i64);
+        let width = Some(config.decoder_dim as i64).filter(|width| *width > 0).or(published);
+        let options = DecoderOptions { classes: *num_class as i64, width };
+        let decoder = decoder.plan.build(&path, &maps, &options);
         let Builder { store, norms, normed, .. } = builder.into_inner();
-        Ok(Network { store, encoder, decoder, norms, normed, shifts: Vec::new(), blueprint })
+        Ok(Network { store, encoder, hidden, decoder, norms, normed, shifts: Vec::new(), blueprint })
     }
 
     /// Scores of `images`, f32 (n, 3, h, w), normalised; n may be 0.
     pub fn forward(&self, images: &Tensor, pass: &Pass) -> Logits {
-        self.run(images, &self.plain_context(pass))
+        self.run(images, pass, None)
     }
 
-    fn plain_context<'a>(&'a self, pass: &'a Pass) -> Context<'a> {
-        Context { pass, norms: &self.norms, shifts: &self.shifts, multiply_adds: None }
+    /// The same, counting multiply-adds.
+    pub(super) fn run(&self, images: &Tensor, pass: &Pass, multiply_adds: Option<&Cell<u64>>) -> Logits {
+        let context = self.context(images, pass, multiply_adds);
+        self.decoder.forward(&self.maps(images, &context), &context)
     }
 
-    pub(super) fn run(&self, images: &Tensor, context: &Context) -> Logits {
-        self.decoder.forward(&self.encoder.forward(images, context), context)
-    }
-
-    /// The encoder's feature maps of `images`, finest first.
+    /// The feature maps of `images` that the decoder takes, finest first.
     pub fn feature_maps(&self, images: &Tensor, pass: &Pass) -> Vec<Tensor> {
-        self.encoder.forward(images, &self.plain_context(pass))
+        self.maps(images, &self.context(images, pass, None))
+    }
+
+    fn maps(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
+        let mut maps = self.encoder.forward(images, context);
+        maps.drain(..self.hidden);
+        maps
+    }
+
+    fn context<'a>(&'a self, images: &Tensor, pass: &'a Pass, multiply_adds: Option<&'a Cell<u64>>) -> Context<'a> {
+        let size = images.size();
+        Context { pass, size: (size[2], size[3]), norms: &self.norms, shifts: &self.shifts, multiply_adds }
     }
 
     /// Moves the statistics recorded by the passes since the last call into the running statistics, in order.

@@ -5,14 +5,14 @@ use super::layers::{BatchNorm2d, Role, Store, Variable};
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::Div;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What a network's layers are put into while it is built.
 pub(super) struct Builder {
     pub store: Store,
     pub norms: Vec<BatchNorm2d>,
-    /// Weights of the convolutions before them, in the same order.
-    pub normed: Vec<Tensor>,
+    /// Weights of the convolutions before them, in the same order, where there is one.
+    pub normed: Vec<Option<Tensor>>,
     pub device: Device,
     /// Whether weights get first values; otherwise they are zero, for a caller who has others.
     pub draw: bool,
@@ -37,6 +37,15 @@ impl<'a> Path<'a> {
     pub fn parameter(&self, name: &str, value: Tensor, role: Role) -> Tensor {
         let device = self.builder.borrow().device;
         self.insert(name, value.to_device(device).set_requires_grad(true), role)
+    }
+
+    /// A parameter with a first value of `size` by the path's rule; zero in a network whose caller has values of his own.
+    pub fn drawn(&self, name: &str, size: &[i64], role: Role, draw: impl FnOnce(Initial) -> Tensor) -> Tensor {
+        let value = match self.builder.borrow().draw {
+            true => draw(self.initial),
+            false => Tensor::zeros(size, (Kind::Float, Device::Cpu)),
+        };
+        self.parameter(name, value, role)
     }
 
     /// Moves a buffer to the network's device.

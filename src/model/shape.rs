@@ -1,6 +1,6 @@
 //! Which encoder and decoder a configuration names, and whether they fit.
 
-use super::{DECODERS, DecoderRow, ENCODERS, EncoderRow, FeatureMap, ModelConfig};
+use super::{DECODERS, DecoderRow, ENCODERS, EncoderOptions, EncoderRow, FeatureMap, ModelConfig};
 use crate::fault::{Failure, Kind};
 
 /// Why a network cannot be built.
@@ -72,13 +72,31 @@ fn find<Row: Copy>(
     Err(ModelError::UnknownName { key, name: name.to_string(), nearest, known: known.join(", ") })
 }
 
-/// The feature maps that go from the encoder to the decoder, if they are what it needs.
+/// How a configuration wants an encoder to be built before `decoder`.
+pub(super) fn encoder_options(decoder: &DecoderRow, config: &ModelConfig) -> EncoderOptions {
+    EncoderOptions { stem: config.stem, drop_path: config.drop_path, coarsest: decoder.plan.coarsest() }
+}
+
+/// The encoder's name, and the file with its ImageNet weights where one is published.
+pub(super) fn pretrained_file(config: &ModelConfig) -> Result<(&'static str, Option<&'static str>), ModelError> {
+    let (encoder, decoder) = rows(config)?;
+    Ok((encoder.name, encoder.plan.pretrained_file(&encoder_options(&decoder, config))))
+}
+
+/// The feature maps that go from the encoder to the decoder: all but those finer than it has a use for.
+fn maps(encoder: &EncoderRow, decoder: &DecoderRow, config: &ModelConfig) -> Vec<FeatureMap> {
+    let mut maps = encoder.plan.maps(&encoder_options(decoder, config));
+    maps.retain(|map| map.stride >= decoder.plan.finest());
+    maps
+}
+
+/// Those maps, if they are what the decoder needs.
 pub(super) fn fit(
     encoder: &EncoderRow,
     decoder: &DecoderRow,
     config: &ModelConfig,
 ) -> Result<Vec<FeatureMap>, ModelError> {
-    let maps = encoder.plan.maps(config);
+    let maps = maps(encoder, decoder, config);
     let width = maps.last().map_or(0, |map| map.width);
     if config.fc_dim != 0 && config.fc_dim as i64 != width {
         return Err(ModelError::Width { encoder: encoder.name.into(), fc_dim: config.fc_dim, width });
@@ -99,7 +117,8 @@ pub(super) fn fit(
 
 /// What would fit: other decoders on this encoder, other encoders under this decoder.
 fn instead(encoder: &EncoderRow, decoder: &DecoderRow, config: &ModelConfig) -> String {
-    let fits = |encoder: &EncoderRow, decoder: &DecoderRow| (decoder.plan.needs().met_by)(&encoder.plan.maps(config));
+    let fits =
+        |encoder: &EncoderRow, decoder: &DecoderRow| (decoder.plan.needs().met_by)(&maps(encoder, decoder, config));
     let (encoders, decoders) = (ENCODERS.concat(), DECODERS.concat());
     let decoders: Vec<&str> = decoders.iter().filter(|other| fits(encoder, other)).map(|row| row.name).collect();
     let encoders: Vec<&str> = encoders.iter().filter(|other| fits(other, decoder)).map(|row| row.name).collect();

@@ -1,6 +1,6 @@
 //! A network in a few numbers, for people who choose one.
 
-use super::layers::{Context, Local, Role};
+use super::layers::{Local, Role};
 use super::{ModelConfig, ModelError, Network, Pass, shape};
 use std::cell::Cell;
 use tch::{Device, Kind, Tensor};
@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 pub struct Summary {
     /// Numbers that are trained.
     pub parameters: u64,
-    /// Multiply-adds of the convolutions for one image of the given size, as the reference lays them out.
+    /// Multiply-adds of convolutions, linear layers and attention for one image of the given size, as papers lay them out.
     pub multiply_adds: u64,
     /// Input pixels per pixel of the scores, one direction.
     pub output_stride: u32,
@@ -26,10 +26,9 @@ pub fn summarise(config: &ModelConfig, num_class: usize, height: i64, width: i64
     let parameters = trained.map(|variable| variable.tensor.numel() as u64).sum();
     let multiply_adds = Cell::new(0);
     let pass = Pass { train: false, norm: &Local, dropout: None, deep_supervision: true };
-    let context = Context { pass: &pass, norms: &network.norms, shifts: &[], multiply_adds: Some(&multiply_adds) };
     // A batch of no image has every tensor's shape and takes no time.
     let none = Tensor::zeros([0, 3, height, width], (Kind::Float, Device::Cpu));
-    tch::no_grad(|| network.run(&none, &context));
+    tch::no_grad(|| network.run(&none, &pass, Some(&multiply_adds)));
     Ok(Summary {
         parameters,
         multiply_adds: multiply_adds.get(),

@@ -25,12 +25,24 @@ pub fn config(encoder: &str, decoder: &str) -> ModelConfig {
 /// The network, filled as the reference's was.
 pub fn network(encoder: &str, decoder: &str) -> Network {
     let network = Network::blank(&config(encoder, decoder), CLASSES as usize, Device::Cpu).unwrap();
+    fill(&network);
+    network
+}
+
+pub fn fill(network: &Network) {
     let _guard = tch::no_grad_guard();
     for entry in &network.store.variables {
         let data = value(&entry.name.replace("_tmp_running", "running"), &entry.tensor.size());
         entry.tensor.shallow_clone().copy_(&data);
     }
-    network
+}
+
+/// In f64, where no ReLU's input is so near to 0 that rounding decides.
+pub fn to_double(network: &Network) {
+    let _guard = tch::no_grad_guard();
+    for entry in &network.store.variables {
+        entry.tensor.shallow_clone().set_data(&entry.tensor.to_kind(Kind::Double));
+    }
 }
 
 pub fn pass(train: bool) -> Pass<'static> {
@@ -51,12 +63,15 @@ fn uniform(name: &str, count: i64) -> Vec<f32> {
     (1..=count as u64).map(number).collect()
 }
 
-/// What a tensor of the network is filled with; see networks.py.
+/// What a tensor of the network is filled with; see networks.py and packages.py.
 fn value(name: &str, shape: &[i64]) -> Tensor {
     let noise = Tensor::from_slice(&uniform(name, shape.iter().product())).view(shape);
     let parts: Vec<&str> = name.split('.').collect();
     let added = parts.iter().any(|part| ["bn2", "bn3", "fuse_layers"].contains(part));
     match (*parts.last().unwrap(), shape) {
+        ("layer_scale_parameter" | "gamma", _) => noise * 0.2 + 0.3,
+        ("weight", [_, inputs]) => noise * (3.0 / *inputs as f64).sqrt(),
+        (_, [_, _, _]) => noise * 0.5,
         (_, [_, inputs, height, width]) => noise * (6.0 / (inputs * height * width) as f64).sqrt(),
         ("weight", _) => (noise * 0.25 + 0.75) * if added { 0.3 } else { 1.0 },
         ("bias" | "running_mean", _) => noise * 0.1,
@@ -67,8 +82,13 @@ fn value(name: &str, shape: &[i64]) -> Tensor {
 }
 
 pub fn images() -> Tensor {
-    let values = uniform("images", BATCH * 3 * HEIGHT * WIDTH);
-    Tensor::from_slice(&values).view([BATCH, 3, HEIGHT, WIDTH]) * 2.0
+    images_of((HEIGHT, WIDTH))
+}
+
+/// Two of this height and width.
+pub fn images_of((height, width): (i64, i64)) -> Tensor {
+    let values = uniform("images", BATCH * 3 * height * width);
+    Tensor::from_slice(&values).view([BATCH, 3, height, width]) * 2.0
 }
 
 /// Classes and -1 for scores of `size` (n, classes, h, w).

@@ -19,6 +19,7 @@ mod networks;
 mod optimizer;
 mod order;
 mod pack;
+mod packages;
 mod parity;
 mod plan;
 mod report;

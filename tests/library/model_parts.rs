@@ -2,7 +2,9 @@
 
 use segdist::model::layers::{Context, Conv2d, ConvNorm, ConvShape, Local};
 use segdist::model::path::Path;
-use segdist::model::{BnRunning, Decoder, DecoderPlan, DecoderRow, EVALUATE, Encoder, EncoderPlan, EncoderRow};
+use segdist::model::{
+    BnRunning, Decoder, DecoderOptions, DecoderPlan, DecoderRow, EVALUATE, Encoder, EncoderPlan, EncoderRow,
+};
 use segdist::model::{FeatureMap, Initial, Logits, ModelConfig, ModelError, Needs, Network, Pass, shape};
 use tch::{Device, Kind, Tensor};
 
@@ -21,7 +23,7 @@ impl Encoder for ThreeConvolutions {
 struct ThreePlan;
 
 impl EncoderPlan for ThreePlan {
-    fn maps(&self, _: &ModelConfig) -> Vec<FeatureMap> {
+    fn maps(&self, _: &EncoderOptions) -> Vec<FeatureMap> {
         vec![FeatureMap { width: 12, stride: 4 }, FeatureMap { width: 16, stride: 8 }]
     }
 
@@ -29,7 +31,7 @@ impl EncoderPlan for ThreePlan {
         Initial::FanOut
     }
 
-    fn build(&self, path: &Path, _: &ModelConfig) -> Box<dyn Encoder> {
+    fn build(&self, path: &Path, _: &EncoderOptions) -> Box<dyn Encoder> {
         let layer = |(number, inputs, outputs)| {
             let shape = ConvShape::new(inputs, outputs, 3).stride(2);
             ConvNorm::new(&(path / format!("conv{number}")), &(path / format!("bn{number}")), shape)
@@ -61,8 +63,9 @@ impl DecoderPlan for SumPlan {
         maps[0].stride
     }
 
-    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder> {
-        let layer = |i: usize| Conv2d::with_bias(&(path / "score" / i), ConvShape::new(maps[i].width, classes, 1));
+    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
+        let layer =
+            |i: usize| Conv2d::with_bias(&(path / "score" / i), ConvShape::new(maps[i].width, options.classes, 1));
         Box::new(Sum([layer(0), layer(1)]))
     }
 }

@@ -125,20 +125,12 @@ fn parameters(network: &Network) -> Vec<(&str, Tensor)> {
     trained.map(|entry| (entry.name.as_str(), entry.tensor.shallow_clone())).collect()
 }
 
-/// In f64, where no ReLU's input is so near to 0 that rounding decides.
-fn to_double(network: &Network) {
-    let _guard = tch::no_grad_guard();
-    for entry in &network.store.variables {
-        entry.tensor.shallow_clone().set_data(&entry.tensor.to_kind(Kind::Double));
-    }
-}
-
 #[test]
 fn a_training_step_has_the_reference_s_loss_and_gradients() {
     for golden in golden::read::<Vec<Golden>>("networks.json") {
         let pair = format!("{} {}", golden.encoder, golden.decoder);
         let network = golden::network(&golden.encoder, &golden.decoder);
-        to_double(&network);
+        golden::to_double(&network);
         let (loss, scores, labels) = forward_loss(&network, true);
         loss.backward();
         assert!(difference(loss.double_value(&[]), golden.step.loss) < 1e-6, "{pair}: loss {loss:?}");

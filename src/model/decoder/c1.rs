@@ -1,6 +1,8 @@
 //! C1: one 3 × 3 convolution on the last feature map, then the scores (`C1`, `C1DeepSup` in the reference's models.py).
 
-use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs};
+use super::{
+    Conv2d, ConvNorm, ConvShape, Decoder, DecoderOptions, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs,
+};
 use super::{coarsest, conv3x3};
 use crate::model::FeatureMap;
 use crate::model::layers::Context;
@@ -30,8 +32,8 @@ impl DecoderPlan for Plan {
         self.deep
     }
 
-    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder> {
-        Box::new(C1::new(path, maps, classes, self.deep))
+    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
+        Box::new(C1::new(path, maps, options.classes, self.deep))
     }
 }
 

@@ -1,8 +1,13 @@
 //! Decoders: feature maps in, scores of every class out. One family a file.
 
 mod c1;
+mod deeplabv3plus;
+mod linear;
 mod ppm;
 mod pyramid;
+mod segformer;
+mod unet;
+mod uperhead;
 mod upernet;
 
 use super::layers::{Context, Conv2d, ConvNorm, ConvShape, resize};
@@ -11,7 +16,16 @@ use super::{FeatureMap, Initial, Logits};
 use tch::Tensor;
 
 /// Every name MODEL.arch_decoder may have, family by family.
-pub const DECODERS: &[&[DecoderRow]] = &[c1::ROWS, ppm::ROWS, upernet::ROWS];
+pub const DECODERS: &[&[DecoderRow]] = &[
+    c1::ROWS,
+    ppm::ROWS,
+    upernet::ROWS,
+    segformer::ROWS,
+    uperhead::ROWS,
+    linear::ROWS,
+    unet::ROWS,
+    deeplabv3plus::ROWS,
+];
 
 /// A name and what it stands for.
 #[derive(Clone, Copy)]
@@ -42,10 +56,28 @@ impl Needs {
     }
 }
 
+/// What a decoder is built for.
+pub struct DecoderOptions {
+    /// Channels of the scores.
+    pub classes: i64,
+    /// Channels inside, where MODEL.decoder_dim or a publication with the same encoder says; else the decoder's own.
+    pub width: Option<i64>,
+}
+
 /// A decoder before it is built.
 pub trait DecoderPlan: Sync {
     /// Which feature maps it can be built on; the other functions are called with such alone.
     fn needs(&self) -> Needs;
+
+    /// The finest stride at which it has a use for a map; finer ones are not shown to it.
+    fn finest(&self) -> u32 {
+        4
+    }
+
+    /// The stride at which an encoder that can dilate instead should stop striding.
+    fn coarsest(&self) -> Option<u32> {
+        None
+    }
 
     /// Input pixels per pixel of the scores, one direction.
     fn output_stride(&self, maps: &[FeatureMap]) -> u32;
@@ -61,7 +93,7 @@ pub trait DecoderPlan: Sync {
     }
 
     /// Makes its layers under `path`, on an encoder that gives `maps`.
-    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder>;
+    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder>;
 }
 
 /// A decoder's layers.

@@ -1,6 +1,8 @@
 //! Pyramid pooling (Zhao et al. 2016, arXiv:1612.01105; `PPM`, `PPMDeepsup` in the reference's models.py).
 
-use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs};
+use super::{
+    Conv2d, ConvNorm, ConvShape, Decoder, DecoderOptions, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs,
+};
 use super::{MAIN_DROPOUT, coarsest, conv3x3, pyramid};
 use crate::model::FeatureMap;
 use crate::model::layers::Context;
@@ -35,8 +37,8 @@ impl DecoderPlan for Plan {
         self.deep
     }
 
-    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder> {
-        Box::new(Ppm::new(path, maps, classes, self.deep))
+    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
+        Box::new(Ppm::new(path, maps, options.classes, self.deep))
     }
 }
 

@@ -2,7 +2,10 @@
 //! the finest (`UPerNet` in the reference's models.py, whose lateral widths fit ResNet-50 alone; here the encoder gives them).
 
 use super::ppm::{SCALES, WIDTH};
-use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderPlan, DecoderRow, Logits, Needs, conv3x3, finest, resize};
+use super::{
+    Conv2d, ConvNorm, ConvShape, Decoder, DecoderOptions, DecoderPlan, DecoderRow, Logits, Needs, conv3x3, finest,
+    resize,
+};
 use crate::model::FeatureMap;
 use crate::model::layers::Context;
 use crate::model::path::Path;
@@ -27,8 +30,8 @@ impl DecoderPlan for Plan {
         finest(maps).stride
     }
 
-    fn build(&self, path: &Path, maps: &[FeatureMap], classes: i64) -> Box<dyn Decoder> {
-        Box::new(UperNet::new(path, maps, classes, self.width))
+    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
+        Box::new(UperNet::new(path, maps, options.classes, self.width))
     }
 }
 

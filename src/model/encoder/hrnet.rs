@@ -2,10 +2,10 @@
 //! side, which exchange their maps after every module; the last ones are joined at a quarter of the input.
 
 use super::resnet::{Block, BlockKind};
-use super::{Encoder, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use crate::model::Initial;
 use crate::model::layers::{Context, ConvNorm, ConvShape, resize};
 use crate::model::path::Path;
-use crate::model::{Initial, ModelConfig};
 use tch::Tensor;
 
 /// Channels of the branches, finest first.
@@ -21,7 +21,7 @@ struct Plan;
 
 impl EncoderPlan for Plan {
     /// One, with all branches' channels.
-    fn maps(&self, _config: &ModelConfig) -> Vec<FeatureMap> {
+    fn maps(&self, _options: &EncoderOptions) -> Vec<FeatureMap> {
         vec![FeatureMap { width: BRANCHES.iter().sum(), stride: 4 }]
     }
 
@@ -29,11 +29,11 @@ impl EncoderPlan for Plan {
         Initial::Uniform
     }
 
-    fn pretrained_file(&self, _config: &ModelConfig) -> Option<&'static str> {
+    fn pretrained_file(&self, _options: &EncoderOptions) -> Option<&'static str> {
         Some("hrnetv2_w48-imagenet.pth")
     }
 
-    fn build(&self, path: &Path, _config: &ModelConfig) -> Box<dyn Encoder> {
+    fn build(&self, path: &Path, _options: &EncoderOptions) -> Box<dyn Encoder> {
         Box::new(HrNet::new(path))
     }
 }

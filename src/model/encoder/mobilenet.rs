@@ -1,10 +1,10 @@
 //! MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), dilated to an eighth of the input (`MobileNetV2Dilated` in the
 //! reference's models.py).
 
-use super::{Encoder, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use crate::model::Initial;
 use crate::model::layers::{Context, ConvNorm, ConvShape};
 use crate::model::path::Path;
-use crate::model::{Initial, ModelConfig};
 use tch::Tensor;
 
 /// Expansion, channels, blocks and stride of the first block, of every group of blocks.
@@ -19,7 +19,7 @@ pub(super) const ROWS: &[EncoderRow] = &[EncoderRow { name: "mobilenetv2dilated"
 struct Plan;
 
 impl EncoderPlan for Plan {
-    fn maps(&self, _config: &ModelConfig) -> Vec<FeatureMap> {
+    fn maps(&self, _options: &EncoderOptions) -> Vec<FeatureMap> {
         let maps = [(24, 4), (32, 8), (64, 8), (160, 8), (320, 8)];
         maps.map(|(width, stride)| FeatureMap { width, stride }).to_vec()
     }
@@ -28,11 +28,11 @@ impl EncoderPlan for Plan {
         Initial::FanOut
     }
 
-    fn pretrained_file(&self, _config: &ModelConfig) -> Option<&'static str> {
+    fn pretrained_file(&self, _options: &EncoderOptions) -> Option<&'static str> {
         Some("mobilenet_v2.pth.tar")
     }
 
-    fn build(&self, path: &Path, _config: &ModelConfig) -> Box<dyn Encoder> {
+    fn build(&self, path: &Path, _options: &EncoderOptions) -> Box<dyn Encoder> {
         Box::new(MobileNetV2::new(path))
     }
 }

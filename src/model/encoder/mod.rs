@@ -1,16 +1,20 @@
 //! Encoders: images in, feature maps out, finest first. One family a file.
 
+mod convnext;
 mod hrnet;
+mod mit;
 mod mobilenet;
 mod resnet;
+mod vit;
 
 use super::layers::Context;
 use super::path::Path;
-use super::{Initial, ModelConfig};
+use super::{Initial, Stem};
 use tch::Tensor;
 
 /// Every name MODEL.arch_encoder may have, family by family.
-pub const ENCODERS: &[&[EncoderRow]] = &[mobilenet::ROWS, resnet::ROWS, hrnet::ROWS];
+pub const ENCODERS: &[&[EncoderRow]] =
+    &[mobilenet::ROWS, resnet::ROWS, hrnet::ROWS, mit::ROWS, convnext::ROWS, vit::ROWS];
 
 /// A name and what it stands for.
 #[derive(Clone, Copy)]
@@ -30,21 +34,39 @@ pub struct FeatureMap {
     pub stride: u32,
 }
 
+/// What an encoder is built for.
+#[derive(Clone, Copy)]
+pub struct EncoderOptions {
+    /// MODEL.stem.
+    pub stem: Stem,
+    /// MODEL.drop_path.
+    pub drop_path: f64,
+    /// The stride at which the decoder wants the encoder to stop, for those that can; see [`DecoderPlan::coarsest`].
+    ///
+    /// [`DecoderPlan::coarsest`]: super::DecoderPlan::coarsest
+    pub coarsest: Option<u32>,
+}
+
 /// An encoder before it is built.
 pub trait EncoderPlan: Sync {
     /// What [`Encoder::forward`] gives, in its order.
-    fn maps(&self, config: &ModelConfig) -> Vec<FeatureMap>;
+    fn maps(&self, options: &EncoderOptions) -> Vec<FeatureMap>;
 
     /// The rule for its first values.
     fn initial(&self) -> Initial;
 
     /// Name of the file with its ImageNet weights in MODEL.pretrained_dir, where somebody publishes one.
-    fn pretrained_file(&self, _config: &ModelConfig) -> Option<&'static str> {
+    fn pretrained_file(&self, _options: &EncoderOptions) -> Option<&'static str> {
+        None
+    }
+
+    /// Channels inside the decoder of that name, where it was published with this encoder.
+    fn decoder_dim(&self, _decoder: &str) -> Option<i64> {
         None
     }
 
     /// Makes its layers under `path`.
-    fn build(&self, path: &Path, config: &ModelConfig) -> Box<dyn Encoder>;
+    fn build(&self, path: &Path, options: &EncoderOptions) -> Box<dyn Encoder>;
 }
 
 /// An encoder's layers.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Part, WeightsError, load_file};
 use crate::model::layers::Store;
-use crate::model::shape::rows;
+use crate::model::shape::pretrained_file;
 use crate::model::{Init, ModelConfig};
 
 /// Checks that initial values are named, and their files there, without reading them.
@@ -48,9 +48,8 @@ fn sources(config: &ModelConfig) -> Result<[Option<PathBuf>; 2], WeightsError> {
 
 fn imagenet_file(config: &ModelConfig) -> Result<PathBuf, WeightsError> {
     let ways = "set MODEL.weights_encoder to a file, or MODEL.init to random to start from random values";
-    let (encoder, _) = rows(config).map_err(|problem| WeightsError::Nothing(problem.to_string()))?;
-    let Some(file) = encoder.plan.pretrained_file(config) else {
-        let arch = encoder.name;
+    let (arch, file) = pretrained_file(config).map_err(|problem| WeightsError::Nothing(problem.to_string()))?;
+    let Some(file) = file else {
         return Err(WeightsError::Nothing(format!("no file with ImageNet weights for {arch} is known: {ways}")));
     };
     if config.pretrained_dir.is_empty() {
