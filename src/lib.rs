@@ -2,7 +2,8 @@
 //! cores where there is none), gradients summed by allreduce while backward goes on, no Python at run time.
 //!
 //! The networks, the recipe and the weight files are those of CSAILVision/semantic-segmentation-pytorch, called "the
-//! reference" throughout.
+//! reference" throughout; and [`model`] has those that people train today, as torchvision, transformers, timm and
+//! segmentation_models.pytorch build them, with a page on how to add more.
 //!
 //! # One sample, from disk to update
 //!

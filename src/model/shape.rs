@@ -18,6 +18,9 @@ pub enum ModelError {
     #[error("MODEL.fc_dim: {fc_dim} is not the width of {encoder}, which is {width}; set it to that, or to 0")]
     #[allow(missing_docs)]
     Width { encoder: String, fc_dim: usize, width: i64 },
+    /// MODEL.drop_path is no probability.
+    #[error("MODEL.drop_path is {0}: set it to 0 or more, and less than 1")]
+    DropPath(f64),
 }
 
 impl Failure for ModelError {
@@ -96,6 +99,9 @@ pub(super) fn fit(
     decoder: &DecoderRow,
     config: &ModelConfig,
 ) -> Result<Vec<FeatureMap>, ModelError> {
+    if !(0.0..1.0).contains(&config.drop_path) {
+        return Err(ModelError::DropPath(config.drop_path));
+    }
     let maps = maps(encoder, decoder, config);
     let width = maps.last().map_or(0, |map| map.width);
     if config.fc_dim != 0 && config.fc_dim as i64 != width {

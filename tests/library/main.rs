@@ -15,6 +15,7 @@ mod history;
 mod loader;
 mod metrics;
 mod model_parts;
+mod network_pairs;
 mod networks;
 mod optimizer;
 mod order;

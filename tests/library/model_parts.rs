@@ -5,7 +5,9 @@ use segdist::model::path::Path;
 use segdist::model::{
     BnRunning, Decoder, DecoderOptions, DecoderPlan, DecoderRow, EVALUATE, Encoder, EncoderPlan, EncoderRow,
 };
-use segdist::model::{FeatureMap, Initial, Logits, ModelConfig, ModelError, Needs, Network, Pass, shape};
+use segdist::model::{
+    EncoderOptions, FeatureMap, Initial, Logits, ModelConfig, ModelError, Needs, Network, Pass, shape,
+};
 use tch::{Device, Kind, Tensor};
 
 /// Three convolutions, two feature maps.
