@@ -8,6 +8,7 @@ use crate::data::batch_source::Share;
 use crate::data::dataset::Dataset;
 use crate::data::loader::{Loader, Preparation, Samples, granted};
 use crate::data::order::{Order, OrderSpec};
+use crate::data::source::DataError;
 use crate::fault;
 use crate::stages;
 use crate::train::TrainConfig;
@@ -140,20 +141,25 @@ fn on_one_thread(
     device: Device,
 ) -> anyhow::Result<(usize, f64, Stages)> {
     let assembler = Assembler::new(source.clone(), dataset, train.padding_label, train.seed);
-    let one = ThreadPoolBuilder::new().num_threads(1).build()?;
-    let (mut images, mut copy) = (0, 0.0);
     let start = Instant::now();
     stages::start();
-    for step in (0..).map(|step| order.step(step)).take_while(|_| start.elapsed() < SPAN) {
-        for micro in &step.micro_batches {
-            let (batch, _) = one.install(|| assembler.micro_batch(step.pass, micro)).map_err(fault::classified)?;
-            let made = Instant::now();
-            batch.to_device(device);
-            synchronize(device);
-            copy += made.elapsed().as_secs_f64();
-            images += batch.samples.len();
+    // All of it inside the pool: a thread that waits for another pays for being woken.
+    let walk = || -> Result<(usize, f64), DataError> {
+        let (mut images, mut copy) = (0, 0.0);
+        for step in (0..).map(|step| order.step(step)).take_while(|_| start.elapsed() < SPAN) {
+            for micro in &step.micro_batches {
+                let (batch, _) = assembler.micro_batch(step.pass, micro)?;
+                let made = Instant::now();
+                batch.to_device(device);
+                synchronize(device);
+                copy += made.elapsed().as_secs_f64();
+                images += batch.samples.len();
+            }
         }
-    }
+        Ok((images, copy))
+    };
+    let one = ThreadPoolBuilder::new().num_threads(1).build()?;
+    let (images, copy) = one.install(walk).map_err(fault::classified)?;
     let [read, crc, decode, resize, label] = stages::stop();
     Ok((images, start.elapsed().as_secs_f64(), Stages { read, crc, decode, resize, label, copy }))
 }
