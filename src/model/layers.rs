@@ -1,4 +1,4 @@
-//! Layers over named tensors: convolution, batch norm with recorded statistics; the layers of transformers.
+//! Layers over named tensors: convolution, batch norm with observed statistics; the layers of transformers.
 
 mod context;
 mod tokens;
@@ -7,7 +7,8 @@ pub use context::Context;
 pub use tokens::{DropPath, LayerNorm, LayerScale, Linear, attention, from_tokens, to_tokens};
 
 use super::path::Path;
-use super::{BnRunning, Initial, Pass};
+pub use super::statistics::Observation;
+use super::{Initial, Pass};
 use crate::comm::CommError;
 use std::cell::RefCell;
 use tch::{Device, Kind, Tensor};
@@ -147,7 +148,7 @@ impl Conv2d {
     }
 }
 
-/// A batch norm layer's tensors, shapes (channels), and the statistics it has seen but not committed.
+/// A batch norm layer's tensors, shapes (channels), and what it has seen since the running statistics moved.
 pub struct BatchNorm2d {
     /// Scale.
     pub weight: Tensor,
@@ -167,8 +168,8 @@ pub struct BatchNorm2d {
     pub momentum: f64,
     /// Added to the variance.
     pub eps: f64,
-    /// (mean, unbiased variance) of every training pass since the last commit.
-    pub recorded: RefCell<Vec<(Tensor, Tensor)>>,
+    /// What every training pass since the last commit has seen.
+    pub observed: RefCell<Vec<Observation>>,
 }
 
 impl BatchNorm2d {
@@ -191,7 +192,7 @@ impl BatchNorm2d {
             running_iter: path.buffer("_running_iter", Tensor::from_slice(&[1f32])),
             momentum,
             eps: 1e-5,
-            recorded: RefCell::default(),
+            observed: RefCell::default(),
         }
     }
 
@@ -212,25 +213,9 @@ impl BatchNorm2d {
         (weight.to_kind(Kind::Float), shift.to_kind(Kind::Float))
     }
 
-    /// Moves the recorded statistics into the running ones, in the order of the passes.
-    pub(super) fn commit(&self, rule: BnRunning) {
-        let keep = 1.0 - self.momentum;
-        for (mean, var) in self.recorded.take() {
-            match rule {
-                BnRunning::Debiased => {
-                    let _ = self.running_iter.shallow_clone().g_mul_scalar_(keep).g_add_scalar_(1.0);
-                    let _ = self.tmp_running_mean.shallow_clone().g_mul_scalar_(keep).g_add_(&mean);
-                    let _ = self.tmp_running_var.shallow_clone().g_mul_scalar_(keep).g_add_(&var);
-                    assign(&self.running_mean, &(&self.tmp_running_mean / &self.running_iter));
-                    assign(&self.running_var, &(&self.tmp_running_var / &self.running_iter));
-                }
-                BnRunning::Plain => {
-                    let _ = self.running_mean.shallow_clone().g_mul_scalar_(keep).g_add_(&(mean * self.momentum));
-                    let _ = self.running_var.shallow_clone().g_mul_scalar_(keep).g_add_(&(var * self.momentum));
-                    self.reset_debias();
-                }
-            }
-        }
+    /// Keeps what a training pass has seen, for the next commit.
+    pub fn observe(&self, observation: Observation) {
+        self.observed.borrow_mut().push(observation);
     }
 
     /// Whether the decaying sums stand for the running statistics, to the accuracy of their quotient.
@@ -252,7 +237,7 @@ fn assign(target: &Tensor, value: &Tensor) {
 
 /// Normalisation by batch statistics: on this rank alone ([`Local`]) or over all ranks (`sync::SyncBatchNorm`).
 pub trait Normalize {
-    /// Normalises `input` (n, channels, h, w), scales and shifts it, and records mean and unbiased variance.
+    /// Normalises `input` (n, channels, h, w), scales and shifts it, and has the layer observe its statistics.
     fn batch_norm(&self, layer: &BatchNorm2d, input: &Tensor) -> Tensor;
 
     /// Why the other ranks could not be reached since the last call, in forward or backward. From then on results are of
@@ -268,13 +253,14 @@ pub struct Local;
 impl Normalize for Local {
     fn batch_norm(&self, layer: &BatchNorm2d, input: &Tensor) -> Tensor {
         // With momentum 1, libtorch leaves the batch's own mean and unbiased variance in the running tensors.
-        let (mean, var) = (layer.running_mean.zeros_like(), layer.running_var.zeros_like());
+        let both = Tensor::zeros([2, layer.weight.size()[0]], (Kind::Float, input.device()));
+        let (mean, var) = (both.get(0), both.get(1));
         let (weight, bias) = (Some(&layer.weight), Some(&layer.bias));
         let output = input.batch_norm(weight, bias, Some(&mean), Some(&var), true, 1.0, layer.eps, true);
         // One value has no variance (a pyramid's 1 × 1 cell of a batch of one): nothing to learn from it.
         let size = input.size();
         if size[0] * size[2] * size[3] > 1 {
-            layer.recorded.borrow_mut().push((mean, var));
+            layer.observe(Observation { mean, variance: var, count: None });
         }
         output
     }

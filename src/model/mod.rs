@@ -77,6 +77,7 @@ mod inference;
 mod init;
 mod network;
 mod shape;
+mod statistics;
 
 pub use config::{BnRunning, BnVariance, Init, ModelConfig, Stem};
 pub use decoder::{DECODERS, Decoder, DecoderOptions, DecoderPlan, DecoderRow, Needs};

@@ -3,6 +3,7 @@
 use super::layers::{self, BatchNorm2d, Context, Store};
 use super::path::{Builder, Path};
 use super::shape::{encoder_options, fit, rows};
+use super::statistics::RunningStatistics;
 use super::{BnRunning, Decoder, DecoderOptions, DecoderRow, Encoder, EncoderRow, ModelConfig, ModelError, init};
 use std::cell::{Cell, RefCell};
 use tch::{Device, Tensor};
@@ -45,6 +46,7 @@ pub struct Network {
     hidden: usize,
     decoder: Box<dyn Decoder>,
     pub(super) norms: Vec<BatchNorm2d>,
+    running: RunningStatistics,
     /// Weights of the convolutions before them, where there is one.
     pub(super) normed: Vec<Option<Tensor>>,
     /// What is left of the batch norms in a network that only evaluates; see [`Network::for_inference`].
@@ -94,7 +96,8 @@ impl Network {
         let options = DecoderOptions { classes: *num_class as i64, width };
         let decoder = decoder.plan.build(&path, &maps, &options);
         let Builder { store, norms, normed, .. } = builder.into_inner();
-        Ok(Network { store, encoder, hidden, decoder, norms, normed, shifts: Vec::new(), blueprint })
+        let running = RunningStatistics::new(&norms, device);
+        Ok(Network { store, encoder, hidden, decoder, norms, running, normed, shifts: Vec::new(), blueprint })
     }
 
     /// Scores of `images`, f32 (n, 3, h, w), normalised; n may be 0.
@@ -124,14 +127,14 @@ impl Network {
         Context { pass, size: (size[2], size[3]), norms: &self.norms, shifts: &self.shifts, multiply_adds }
     }
 
-    /// Moves the statistics recorded by the passes since the last call into the running statistics, in order.
+    /// Moves what the passes since the last call have observed into the running statistics, in order.
     pub fn commit_statistics(&self, rule: BnRunning) {
-        tch::no_grad(|| self.norms.iter().for_each(|layer| layer.commit(rule)));
+        tch::no_grad(|| self.running.commit(&self.norms, rule));
     }
 
-    /// Forgets the statistics recorded since the last commit.
+    /// Forgets what was observed since the last commit.
     pub fn discard_statistics(&self) {
-        self.norms.iter().for_each(|layer| layer.recorded.borrow_mut().clear());
+        self.norms.iter().for_each(|layer| layer.observed.borrow_mut().clear());
     }
 
     /// Mends batch norm layers whose debiasing sums do not stand for their running statistics, as after loading a file

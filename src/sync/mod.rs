@@ -3,6 +3,7 @@
 pub mod batch_norm;
 pub mod buckets;
 pub mod replicas;
+pub mod tensor_sum;
 mod transfer;
 pub mod transport;
 

@@ -92,6 +92,12 @@ pub fn channels_last_strides(size: [i64; 4]) -> [i64; 4] {
     [height * width * channels, 1, width * channels, channels]
 }
 
+/// Whether a tensor (n, channels, h, w) fills its memory in channels-last order.
+pub fn is_channels_last(tensor: &Tensor) -> bool {
+    let size = tensor.size4().map(|(n, c, h, w)| [n, c, h, w]);
+    size.is_ok_and(|size| tensor.stride() == channels_last_strides(size))
+}
+
 /// A copy of an (n, channels, h, w) tensor in channels-last memory order.
 pub fn to_channels_last(tensor: &Tensor) -> Tensor {
     let size = tensor.size4().map(|(n, c, h, w)| [n, c, h, w]);

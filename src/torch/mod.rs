@@ -5,6 +5,7 @@
 //! `c10::Error` and comes out of the `backward` call that ran the closure.
 
 pub mod autograd;
+pub mod batch_norm;
 mod cuda;
 mod ffi;
 pub mod fused;

@@ -1,0 +1,34 @@
+//! Small sums over ranks of values that live on the device: batch statistics, which a layer waits for.
+
+use crate::comm::{Comm, CommError};
+use std::sync::Arc;
+use tch::Tensor;
+
+/// Sums small tensors over ranks. Every call is a collective.
+pub trait TensorSum: Send + Sync {
+    /// How many ranks take part.
+    fn ranks(&self) -> usize;
+
+    /// Replaces `values`, one-dimensional and f64, by their element-wise sum over ranks, the same bits on all of them.
+    /// What the caller hands over to the device afterwards sees the sum.
+    fn all_reduce(&self, values: &mut Tensor) -> Result<(), CommError>;
+}
+
+/// By way of the memory of the host.
+pub struct HostSum(pub Arc<dyn Comm>);
+
+impl TensorSum for HostSum {
+    fn ranks(&self) -> usize {
+        self.0.size()
+    }
+
+    fn all_reduce(&self, values: &mut Tensor) -> Result<(), CommError> {
+        if self.0.size() == 1 {
+            return Ok(());
+        }
+        let mut sums = Vec::<f64>::try_from(&*values).expect("the contract: one-dimensional, f64");
+        self.0.all_reduce_f64(&mut sums)?;
+        values.copy_(&Tensor::from_slice(&sums));
+        Ok(())
+    }
+}
