@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::probe::Measured;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -184,17 +184,16 @@ fn cores(ranks: &[Facts]) -> Finding {
 }
 
 fn devices(ranks: &[Facts]) -> Finding {
-    if let Some(facts) = ranks.iter().find(|facts| facts.nvidia_driver && facts.gpus == 0) {
-        let found = format!("{} has an NVIDIA driver, but libtorch sees no GPU", facts.host);
-        return warning(
+    if let Some((facts, trouble)) = ranks.iter().find_map(|facts| Some((facts, facts.gpu_trouble.as_ref()?))) {
+        let found = format!("{} has an NVIDIA driver, but no GPU can be used: {trouble}", facts.host);
+        return error(
             "devices",
             found,
-            "launch/setup.sh --cuda fetches libtorch's CUDA libraries; in a container use the image built with CUDA=1 \
-             and --gpus all; CUDA_VISIBLE_DEVICES must not be empty",
+            "in a container use the image built with CUDA=1 and --gpus all; or DIST.device cpu",
         );
     }
     for (host, local) in hosts(ranks) {
-        let gpus = ranks[local[0]].gpus;
+        let gpus = distinct_gpus(ranks, &local);
         if gpus > 0 && local.len() > gpus {
             let found = format!("{host}: {} ranks for {gpus} GPU(s)", local.len());
             return warning("devices", found, "start one rank per GPU, or set DIST.share_gpu True");
@@ -205,6 +204,12 @@ fn devices(ranks: &[Facts]) -> Finding {
         (0, None) => ok("devices", "no GPU: training runs on the CPU".to_owned()),
         (gpus, None) => ok("devices", format!("{gpus} GPU(s) a host")),
     }
+}
+
+/// Launchers show the ranks of a host the same GPUs, or each its own.
+fn distinct_gpus(ranks: &[Facts], local: &[usize]) -> usize {
+    let all: BTreeSet<&String> = local.iter().flat_map(|&rank| &ranks[rank].gpu_identities).collect();
+    all.len()
 }
 
 fn libtorch(ranks: &[Facts]) -> Finding {
@@ -233,7 +238,7 @@ fn way(ranks: &[Facts]) -> String {
     if let Some(rank) = ranks.iter().position(|facts| facts.gpus == 0) {
         return host(format!("rank {rank} computes on the CPU"));
     }
-    if let Some((name, _)) = hosts(ranks).iter().find(|(_, local)| local.len() > ranks[local[0]].gpus) {
+    if let Some((name, _)) = hosts(ranks).iter().find(|(_, local)| local.len() > distinct_gpus(ranks, local)) {
         return host(format!("ranks share a GPU on {name}"));
     }
     let lacking = ranks.iter().enumerate().find_map(|(rank, facts)| Some((rank, facts.nccl.as_ref()?.as_ref().err()?)));

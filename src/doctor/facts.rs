@@ -3,6 +3,7 @@
 use super::machine::{self, Mount};
 use crate::comm;
 use crate::torch::nccl::Library;
+use crate::torch::{self, Gpus};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -28,6 +29,9 @@ pub struct Facts {
     /// GPUs that libtorch sees, and whether the host has an NVIDIA driver.
     pub gpus: usize,
     pub nvidia_driver: bool,
+    /// What they are, and why none can be used where there is a driver.
+    pub gpu_identities: Vec<String>,
+    pub gpu_trouble: Option<String>,
     /// NCCL's version, or why it cannot be loaded; looked for where there are GPUs.
     pub nccl: Option<Result<String, String>>,
     /// InfiniBand or RoCE adapters.
@@ -42,8 +46,8 @@ pub struct Facts {
 impl Facts {
     /// Looks around; asks no other rank.
     pub fn collect(folder: &Path) -> Facts {
-        crate::torch::load_cuda();
-        let gpus = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+        let Gpus { identities, trouble } = torch::load_cuda().clone();
+        let gpus = identities.len();
         Facts {
             host: comm::hostname(),
             program: program(),
@@ -58,7 +62,9 @@ impl Facts {
             host_cores: machine::host_cores(),
             omp_threads: number("OMP_NUM_THREADS"),
             gpus,
-            nvidia_driver: Path::new("/proc/driver/nvidia/version").exists(),
+            nvidia_driver: torch::driver::is_present(),
+            gpu_identities: identities,
+            gpu_trouble: trouble,
             nccl: (gpus > 0).then(|| Library::load().map(|library| library.version())),
             fabrics: machine::names_in("/sys/class/infiniband"),
             locks_memory: machine::locks_memory(),

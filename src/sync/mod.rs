@@ -26,6 +26,9 @@ pub struct DistConfig {
     pub overlap: bool,
     /// Type of gradients between ranks: f32 or bf16.
     pub wire: Wire,
+    /// Where ranks compute. cuda: on GPUs, or not at all; cpu: on cores, whatever GPUs there are. auto: on GPUs where the
+    /// host has an NVIDIA driver.
+    pub device: DeviceKind,
     /// Allow more ranks than GPUs on a node.
     pub share_gpu: bool,
     /// Seconds until the first step after which a silent rank ends the job.
@@ -59,6 +62,16 @@ pub enum Transport {
     Nccl,
 }
 
+/// DIST.device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum DeviceKind {
+    Auto,
+    Cpu,
+    Cuda,
+}
+
 /// DIST.wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -75,6 +88,7 @@ impl Default for DistConfig {
             bucket_mb: 25.0,
             overlap: true,
             wire: Wire::F32,
+            device: DeviceKind::Auto,
             share_gpu: false,
             start_timeout_s: 300.0,
             stall_timeout_s: 100.0,

@@ -31,7 +31,7 @@ struct Refusal {
 /// On every rank the same line, where a way that was asked for by name does not work.
 pub fn choose(comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Backend> {
     let (requested, name) = (dist.transport, name(dist.transport));
-    if requested == Transport::Host || comm.size() == 1 && device.is_cuda() {
+    if requested == Transport::Host || requested == Transport::Auto && comm.size() == 1 {
         return Ok(say(comm, Backend::Host, ""));
     }
     let devices = devices(comm, device)?;
@@ -75,9 +75,9 @@ fn say(comm: &dyn Comm, backend: Backend, reason: &str) -> Backend {
 fn devices(comm: &dyn Comm, device: Device) -> Result<Vec<String>, CommError> {
     let device_name = match device {
         Device::Cuda(index) => {
-            // Launchers may show each rank another GPU as number 0.
-            let visible = std::env::var("CUDA_VISIBLE_DEVICES").map_or(String::new(), |list| format!(" of {list}"));
-            format!("GPU {index}{visible} on {}", hostname())
+            // Launchers may show each rank another GPU as number 0: what it is counts.
+            let identity = crate::torch::load_cuda().identities.get(index).cloned().unwrap_or_default();
+            format!("{identity} on {}", hostname())
         }
         _ => String::new(),
     };

@@ -1,25 +1,51 @@
 //! Loading libtorch's CUDA half at run time, so that one binary serves machines with and without GPUs.
 
+use super::driver;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::OnceLock;
 
-/// Loads libtorch_cuda from beside libtorch_cpu when an NVIDIA driver is present. Call before the first use of tch.
+/// The GPUs of this process.
+#[derive(Clone, Debug, Default)]
+pub struct Gpus {
+    /// What each of them is, by libtorch's number: the same GPU has the same text in every process of a host.
+    pub identities: Vec<String>,
+    /// Why there is none, on a host with an NVIDIA driver.
+    pub trouble: Option<String>,
+}
+
+/// Loads libtorch_cuda from beside libtorch_cpu when an NVIDIA driver is present, and counts the GPUs. Call before the
+/// first use of tch.
 ///
 /// A link-time dependency would be dropped by the linker, and on a machine without a driver it would only cost
 /// start-up time and memory.
-pub fn load_cuda() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        if !Path::new("/proc/driver/nvidia/version").exists() && !Path::new("/dev/nvidiactl").exists() {
-            return;
+pub fn load_cuda() -> &'static Gpus {
+    static GPUS: OnceLock<Gpus> = OnceLock::new();
+    GPUS.get_or_init(|| {
+        if !driver::is_present() {
+            return Gpus::default();
         }
-        let Some(library) = beside_libtorch("libtorch_cuda.so").filter(|library| library.exists()) else { return };
-        // Global, as in Python: its kernels register themselves, and what comes later finds its symbols.
-        if let Err(cause) = open(&library, libc::RTLD_GLOBAL) {
-            log::warn!("a GPU driver is present but {} cannot be loaded: {cause}", library.display());
+        find_gpus().unwrap_or_else(|trouble| Gpus { trouble: Some(trouble), ..Gpus::default() })
+    })
+}
+
+fn find_gpus() -> Result<Gpus, String> {
+    let absent = "libtorch has no CUDA half (launch/setup.sh --cuda fetches it, an image needs CUDA=1)";
+    let library = beside_libtorch("libtorch_cuda.so").filter(|library| library.exists()).ok_or(absent)?;
+    // Global, as in Python: its kernels register themselves, and what comes later finds its symbols.
+    open(&library, libc::RTLD_GLOBAL).map_err(|cause| {
+        format!("{} cannot be loaded: {cause}; launch/setup.sh --cuda fetches what it needs", library.display())
+    })?;
+    let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+    match driver::identities() {
+        Ok(identities) if identities.len() == count && count > 0 => Ok(Gpus { identities, trouble: None }),
+        Ok(_) if count == 0 => {
+            Err("the driver shows this process no GPU (CUDA_VISIBLE_DEVICES must not be empty)".into())
         }
-    });
+        Err(cause) if count == 0 => Err(cause),
+        // A driver that cannot say: then every process of a host is taken to see the same ones.
+        _ => Ok(Gpus { identities: (0..count).map(|index| format!("GPU {index}")).collect(), trouble: None }),
+    }
 }
 
 /// Where `name` would be in the folder that this process has loaded libtorch_cpu from.
@@ -47,4 +73,16 @@ pub fn open(library: &Path, visibility: c_int) -> Result<*mut c_void, String> {
     }
     // SAFETY: as above.
     Err(unsafe { CStr::from_ptr(cause) }.to_string_lossy().into_owned())
+}
+
+/// A function of a loaded library, if it has one of this name.
+///
+/// # Safety
+/// `handle` is from [`open`], and `T` the type of a pointer to the function of this name.
+pub unsafe fn function<T>(handle: *mut c_void, name: &CStr) -> Option<T> {
+    const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
+    // SAFETY: the handle is dlopen's and the name ends with a zero byte.
+    let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
+    // SAFETY: the caller's word, and the size is a pointer's.
+    (!found.is_null()).then(|| unsafe { std::mem::transmute_copy::<*mut c_void, T>(&found) })
 }

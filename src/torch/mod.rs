@@ -7,6 +7,7 @@
 pub mod autograd;
 pub mod batch_norm;
 mod cuda;
+pub mod driver;
 mod ffi;
 pub mod fused;
 pub mod memory;
@@ -14,7 +15,7 @@ pub mod nccl;
 pub mod precision;
 pub mod stream;
 
-pub use cuda::load_cuda;
+pub use cuda::{Gpus, load_cuda};
 pub use ffi::TorchError;
 
 use crate::comm::CommError;

@@ -81,14 +81,8 @@ impl Library {
         /// # Safety
         /// `T` is the type of the function of this name.
         unsafe fn find<T>(handle: *mut c_void, name: &CStr) -> Result<T, String> {
-            const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
-            // SAFETY: the handle is dlopen's and the name ends with a zero byte.
-            let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
-            if found.is_null() {
-                return Err(format!("it has no {}", name.to_string_lossy()));
-            }
-            // SAFETY: the caller's word, and the size is a pointer's.
-            Ok(unsafe { std::mem::transmute_copy::<*mut c_void, T>(&found) })
+            // SAFETY: the caller's word.
+            unsafe { cuda::function(handle, name) }.ok_or_else(|| format!("it has no {}", name.to_string_lossy()))
         }
         // SAFETY: the types are those that nccl.h gives these names; enums are C ints, cudaStream_t is a pointer.
         unsafe {

@@ -175,9 +175,15 @@ char *segdist_autocast_exit(int cuda) {
   });
 }
 
+// This thread's calls of CUDA are about GPU `index` from now on.
+char *segdist_device_enter(int index) {
+  return guarded([&] { cuda().setDevice(gpu(index)); });
+}
+
 // A stream of GPU `index` out of libtorch's pool, which owns it: its number there, and its cudaStream_t.
 char *segdist_stream_new(int index, int64_t *id, void **handle) {
   return guarded([&] {
+    cuda().setDevice(gpu(index));
     auto stream = cuda().getStreamFromGlobalPool(gpu(index));
     *id = stream.id();
     *handle = cuda().getStreamNativeHandle(stream);
@@ -195,6 +201,8 @@ char *segdist_stream_enter(int index, int64_t id) {
 // A mark behind what this thread has handed over to GPU `index` so far; free with segdist_event_free.
 char *segdist_event_record(int index, c10::Event **event) {
   return guarded([&] {
+    // Recording goes by way of the thread's own device and back, which starts it where it is another one.
+    cuda().setDevice(gpu(index));
     auto made = std::make_unique<c10::Event>(at::kCUDA);
     made->record(cuda().getStream(gpu(index)));
     *event = made.release();
@@ -203,11 +211,17 @@ char *segdist_event_record(int index, c10::Event **event) {
 
 // What is handed over to the stream later begins when the mark is reached.
 char *segdist_event_hold(const c10::Event *event, int index, int64_t id) {
-  return guarded([&] { event->block(stream_of(index, id)); });
+  return guarded([&] {
+    cuda().setDevice(gpu(index));
+    event->block(stream_of(index, id));
+  });
 }
 
 char *segdist_event_reached(const c10::Event *event, int *reached) {
-  return guarded([&] { *reached = event->query(); });
+  return guarded([&] {
+    cuda().setDevice(event->device());
+    *reached = event->query();
+  });
 }
 
 void segdist_event_free(c10::Event *event) { delete event; }

@@ -10,6 +10,14 @@ use tch::Device;
 /// How often a wait looks whether it is over: CUDA's own wait spins and takes a core.
 pub(super) const LOOK: Duration = Duration::from_micros(50);
 
+/// Makes `device` the one that the calling thread's calls of CUDA are about. Without it they would start GPU 0 on every
+/// rank of a host, with half a gigabyte of its memory each. Call it on every thread that records or waits.
+pub fn enter_device(device: Device) -> Result<(), TorchError> {
+    let Device::Cuda(index) = device else { return Ok(()) };
+    // SAFETY: takes a number only.
+    ffi::check(unsafe { ffi::segdist_device_enter(index as i32) })
+}
+
 /// A queue of work beside the one that a thread uses by default.
 pub struct Stream(Option<OfGpu>);
 

@@ -18,6 +18,8 @@ fn rank_on(host: &str) -> Facts {
         omp_threads: None,
         gpus: 0,
         nvidia_driver: false,
+        gpu_identities: Vec::new(),
+        gpu_trouble: None,
         nccl: None,
         fabrics: Vec::new(),
         locks_memory: false,
@@ -73,8 +75,9 @@ fn wrong_sums_name_their_ranks() {
 
 #[test]
 fn the_way_of_gradients_is_foretold() {
-    let with_gpus = |host, gpus, nccl: Result<&str, &str>| Facts {
+    let with_gpus = |host, gpus: usize, nccl: Result<&str, &str>| Facts {
         gpus,
+        gpu_identities: (0..gpus).map(|index| format!("GPU-{index}")).collect(),
         nccl: Some(nccl.map(str::to_owned).map_err(str::to_owned)),
         ..rank_on(host)
     };
@@ -83,17 +86,21 @@ fn the_way_of_gradients_is_foretold() {
     let good = with_gpus("a", 2, Ok("2.28.9"));
     assert!(told(&[good.clone(), good.clone()]).contains("NCCL 2.28.9"));
     let shared = with_gpus("a", 1, Ok("2.28.9"));
-    assert!(told(&[shared.clone(), shared]).contains("share a GPU"));
+    assert!(told(&[shared.clone(), shared.clone()]).contains("share a GPU"));
+    let other = Facts { gpu_identities: vec!["GPU-9".into()], ..shared.clone() };
+    assert!(told(&[shared, other]).contains("NCCL 2.28.9"), "each rank sees a GPU of its own as number 0");
     let lacking = with_gpus("b", 2, Err("libnccl.so.2 cannot be loaded"));
     assert!(told(&[good, lacking]).ends_with("rank 1: libnccl.so.2 cannot be loaded"));
 }
 
 #[test]
-fn a_driver_without_a_usable_gpu_is_a_warning() {
+fn a_driver_without_a_usable_gpu_forbids_training() {
     let mut rank = rank_on("a");
     rank.nvidia_driver = true;
+    rank.gpu_trouble = Some("the driver serves CUDA 12.4, libtorch needs 13.0".to_owned());
     let problem = only_problem(&[rank], &healthy());
-    assert_eq!((problem.topic, problem.level), ("devices", Level::Warning));
+    assert_eq!((problem.topic, problem.level), ("devices", Level::Error));
+    assert!(problem.found.contains("CUDA 12.4"), "{}", problem.found);
 }
 
 #[test]
