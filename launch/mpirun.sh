@@ -83,8 +83,8 @@ if [ -n "$interface" ]; then
     export NCCL_SOCKET_IFNAME=$interface
 fi
 
-# NCCL must not try interfaces that lead nowhere, unless told which to use.
-export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-^lo,docker0,virbr0}
+# Between hosts NCCL must not try interfaces that lead nowhere, unless told which to use; one host may have no other than lo.
+[ -z "$hosts" ] || export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-^lo,docker0,virbr0}
 # UCX caches whether memory is the host's or a GPU's, and is wrong about memory that libtorch's allocator reuses.
 export UCX_MEMTYPE_CACHE=${UCX_MEMTYPE_CACHE:-n}
 # What goes to every rank where it is set. Set these yourself where a fabric needs it:

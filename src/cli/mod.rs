@@ -8,10 +8,14 @@ use crate::comm::{self, Comm, Solo, mpi};
 use crate::fault::{self, Agreed};
 use crate::shard;
 use crate::stop::StopRequest;
+use crate::torch;
 use args::{CommandLine, Verb};
 use clap::Parser;
 use std::process::ExitCode;
 use std::sync::Arc;
+
+/// The code of a job that has too little memory for what the user gave.
+const SHORTAGE: u8 = 2;
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
@@ -55,11 +59,18 @@ fn run(line: CommandLine, stop: Option<StopRequest>, session: Option<mpi::Sessio
     if let Some(session) = session {
         session.finish(code);
     }
+    if torch::may_use_gpus() {
+        mpi::end_process(code.into());
+    }
     ExitCode::from(code)
 }
 
 /// Tells the user, and ends the other ranks where they do not know.
 fn report(error: &anyhow::Error, comm: &dyn Comm) -> u8 {
+    if let Some(shortage) = torch::shortage(&format!("{error:#}")) {
+        eprintln!("segdist: rank {}: {shortage}", comm.rank());
+        comm.abort(SHORTAGE.into());
+    }
     let code = fault::exit_code(error);
     if comm.size() == 1 {
         eprintln!("segdist: {error:#}");
@@ -84,6 +95,10 @@ fn end_all_ranks_on_panic(comm: Arc<dyn Comm>) {
         let backtrace = std::backtrace::Backtrace::capture();
         // Place and message are two lines, but the rank and the cause belong on one.
         let cause = panic.to_string().replace('\n', " ");
+        if let Some(shortage) = torch::shortage(&cause) {
+            eprintln!("segdist: rank {}: {shortage}", comm.rank());
+            comm.abort(SHORTAGE.into());
+        }
         eprintln!("segdist: rank {}: {cause}; please report this\n{backtrace}", comm.rank());
         comm.abort(1);
     }));

@@ -14,13 +14,20 @@ pub struct Gpus {
     pub trouble: Option<String>,
 }
 
+static GPUS: OnceLock<Gpus> = OnceLock::new();
+
+/// Whether this process may have used a GPU. Then it must end without destructors of libraries: threads that CUDA or NCCL
+/// holds up would meet them.
+pub fn may_use_gpus() -> bool {
+    GPUS.get().is_some_and(|gpus| !gpus.identities.is_empty())
+}
+
 /// Loads libtorch_cuda from beside libtorch_cpu when an NVIDIA driver is present, and counts the GPUs. Call before the
 /// first use of tch.
 ///
 /// A link-time dependency would be dropped by the linker, and on a machine without a driver it would only cost
 /// start-up time and memory.
 pub fn load_cuda() -> &'static Gpus {
-    static GPUS: OnceLock<Gpus> = OnceLock::new();
     GPUS.get_or_init(|| {
         if !driver::is_present() {
             return Gpus::default();

@@ -13,10 +13,12 @@ pub mod fused;
 pub mod memory;
 pub mod nccl;
 pub mod precision;
+mod shortage;
 pub mod stream;
 
-pub use cuda::{Gpus, load_cuda};
+pub use cuda::{Gpus, load_cuda, may_use_gpus};
 pub use ffi::TorchError;
+pub use shortage::shortage;
 
 use crate::comm::CommError;
 use std::fmt::Display;
