@@ -1,8 +1,11 @@
 //! Small sums over ranks of values that live on the device: batch statistics, which a layer waits for.
 
 use crate::comm::{Comm, CommError};
+use crate::torch::failed;
+use crate::torch::nccl::Nccl;
+use crate::torch::stream::Stream;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// Sums small tensors over ranks. Every call is a collective.
 pub trait TensorSum: Send + Sync {
@@ -30,5 +33,33 @@ impl TensorSum for HostSum {
         self.0.all_reduce_f64(&mut sums)?;
         values.copy_(&Tensor::from_slice(&sums));
         Ok(())
+    }
+}
+
+/// By NCCL, in the stream that the layer computes in: the host waits for nothing.
+///
+/// The communicator must be another one than that of the gradients, whose sums take other streams in another order.
+pub struct NcclSum {
+    nccl: Arc<Nccl>,
+    device: Device,
+    rank: usize,
+    ranks: usize,
+}
+
+impl NcclSum {
+    /// Over the ranks of `nccl`, whose GPU here is `device`; `comm`: the same ranks.
+    pub fn new(nccl: Arc<Nccl>, device: Device, comm: &dyn Comm) -> NcclSum {
+        NcclSum { nccl, device, rank: comm.rank(), ranks: comm.size() }
+    }
+}
+
+impl TensorSum for NcclSum {
+    fn ranks(&self) -> usize {
+        self.ranks
+    }
+
+    fn all_reduce(&self, values: &mut Tensor) -> Result<(), CommError> {
+        let stream = Stream::current(self.device).map_err(failed("cudaGetDevice", self.rank))?;
+        self.nccl.sum(values, &stream)
     }
 }

@@ -63,6 +63,7 @@ unsafe extern "C" {
     pub fn segdist_autocast_exit(cuda: c_int) -> *mut c_char;
     pub fn segdist_device_enter(index: c_int) -> *mut c_char;
     pub fn segdist_stream_new(index: c_int, id: *mut i64, handle: *mut *mut c_void) -> *mut c_char;
+    pub fn segdist_stream_current(index: c_int, id: *mut i64, handle: *mut *mut c_void) -> *mut c_char;
     pub fn segdist_stream_enter(index: c_int, id: i64) -> *mut c_char;
     pub fn segdist_event_record(index: c_int, event: *mut *mut c_void) -> *mut c_char;
     pub fn segdist_event_hold(event: *const c_void, index: c_int, id: i64) -> *mut c_char;

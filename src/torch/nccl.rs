@@ -14,10 +14,11 @@ use tch::{Device, Kind, Tensor};
 
 const NAME: &str = "libnccl.so.2";
 
-/// ncclSuccess, ncclInProgress, ncclFloat32 and ncclSum.
+/// ncclSuccess, ncclInProgress, ncclFloat32, ncclFloat64 and ncclSum.
 const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
 const FLOAT32: c_int = 7;
+const FLOAT64: c_int = 8;
 const SUM: c_int = 0;
 
 type RawComm = *mut c_void;
@@ -164,17 +165,20 @@ impl Nccl {
     /// Has the GPU replace `values` by their sum over ranks when `stream` comes to it. A collective.
     ///
     /// # Panics
-    /// Unless they are a contiguous f32 tensor on the communicator's GPU.
+    /// Unless they are a contiguous tensor of f32 or f64 on the communicator's GPU.
     pub fn sum(&self, values: &Tensor, stream: &Stream) -> Result<(), CommError> {
-        assert!(
-            values.kind() == Kind::Float && values.device() == self.device && values.is_contiguous(),
-            "a contiguous f32 tensor on the communicator's GPU"
-        );
+        let kind = match values.kind() {
+            Kind::Float => Some(FLOAT32),
+            Kind::Double => Some(FLOAT64),
+            _ => None,
+        };
+        let kind = kind.filter(|_| values.device() == self.device && values.is_contiguous());
+        let kind = kind.expect("the contract: a contiguous tensor of f32 or f64 on the communicator's GPU");
         let (data, count, stream) = (values.data_ptr(), values.numel(), stream.handle());
         let comm = self.open()?;
-        // SAFETY: `count` f32 lie at `data`, checked above. Should the tensor be dropped before the stream comes to it,
+        // SAFETY: `count` values of this kind lie at `data`, checked above. Should the tensor be dropped before the stream comes to it,
         // the memory stays the allocator's, and only values on the GPU are lost.
-        let code = unsafe { (self.library.all_reduce)(data, data, count, FLOAT32, SUM, comm.0, stream) };
+        let code = unsafe { (self.library.all_reduce)(data, data, count, kind, SUM, comm.0, stream) };
         drop(comm);
         self.library.check("ncclAllReduce", self.rank, code)
     }

@@ -190,6 +190,16 @@ char *segdist_stream_new(int index, int64_t *id, void **handle) {
   });
 }
 
+// The stream that this thread's work on GPU `index` goes to: its number, and its cudaStream_t.
+char *segdist_stream_current(int index, int64_t *id, void **handle) {
+  return guarded([&] {
+    cuda().setDevice(gpu(index));
+    auto stream = cuda().getStream(gpu(index));
+    *id = stream.id();
+    *handle = cuda().getStreamNativeHandle(stream);
+  });
+}
+
 // From now on this thread's work on the GPU goes to this stream.
 char *segdist_stream_enter(int index, int64_t id) {
   return guarded([&] {

@@ -41,6 +41,15 @@ impl Stream {
         Ok(Stream(Some(OfGpu { index, id, handle })))
     }
 
+    /// The one that the calling thread's work on the device goes to now.
+    pub fn current(device: Device) -> Result<Stream, TorchError> {
+        let Device::Cuda(index) = device else { return Ok(Stream(None)) };
+        let (index, mut id, mut handle) = (index as i32, 0, std::ptr::null_mut());
+        // SAFETY: the pointers are valid for the call.
+        ffi::check(unsafe { ffi::segdist_stream_current(index, &mut id, &mut handle) })?;
+        Ok(Stream(Some(OfGpu { index, id, handle })))
+    }
+
     /// From now on the calling thread's work on the device goes here.
     pub fn enter(&self) -> Result<(), TorchError> {
         let Some(OfGpu { index, id, .. }) = &self.0 else { return Ok(()) };
