@@ -3,6 +3,7 @@
 use super::resize::round_up;
 use crate::loss::IGNORE;
 use crate::torch::memory::f32_slice;
+use crate::torch::upload::upload;
 use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
@@ -80,7 +81,7 @@ impl HostBatch {
         let label_size = [self.samples.len() as i64, (self.height / self.rate).into(), (self.width / self.rate).into()];
         DeviceBatch {
             images: normalise(&self.images, (self.width, self.height), &self.sizes, device),
-            labels: Tensor::from_slice(&self.labels).view(label_size).to_device(device),
+            labels: upload(&Tensor::from_slice(&self.labels).view(label_size), device),
         }
     }
 }
@@ -124,8 +125,8 @@ pub fn normalise(pixels: &[u8], padded: (u32, u32), sizes: &[(u32, u32)], device
         planes(pixels, padded, sizes, &mut f32_slice(&mut images));
         return images;
     }
-    let bytes = Tensor::from_slice(pixels).view(size).to_device(device);
-    let constant = |values: &[f32]| Tensor::from_slice(values).view([1, -1, 1, 1]).to_device(device);
+    let bytes = upload(&Tensor::from_slice(pixels).view(size), device);
+    let constant = |values: &[f32]| upload(&Tensor::from_slice(values).view([1, -1, 1, 1]), device);
     let images = bytes.permute([0, 3, 1, 2]).to_kind(Kind::Float).contiguous();
     let images = images.divide(&constant(&[255.0])).subtract_(&constant(&MEAN)).divide_(&constant(&STD));
     for (i, &(width, height)) in sizes.iter().enumerate() {

@@ -1,5 +1,7 @@
 //! Small sums over ranks of values that live on the device: batch statistics, which a layer waits for.
 
+use super::transport::join_nccl;
+use super::{Backend, DistConfig};
 use crate::comm::{Comm, CommError};
 use crate::torch::failed;
 use crate::torch::nccl::Nccl;
@@ -15,6 +17,21 @@ pub trait TensorSum: Send + Sync {
     /// Replaces `values`, one-dimensional and f64, by their element-wise sum over ranks, the same bits on all of them.
     /// What the caller hands over to the device afterwards sees the sum.
     fn all_reduce(&self, values: &mut Tensor) -> Result<(), CommError>;
+}
+
+/// Batch statistics take the way of the gradients: by NCCL where those do, over a communicator of their own, else through
+/// the memory of the host over `comm`. A collective; nothing else may use `comm`.
+pub fn beside(
+    backend: &Backend,
+    comm: Arc<dyn Comm>,
+    device: Device,
+    dist: &DistConfig,
+) -> anyhow::Result<Arc<dyn TensorSum>> {
+    if !matches!(backend, Backend::Nccl(_)) {
+        return Ok(Arc::new(HostSum(comm)));
+    }
+    let nccl = join_nccl(&*comm, device, dist.start_timeout_s)?;
+    Ok(Arc::new(NcclSum::new(nccl, device, &*comm)))
 }
 
 /// By way of the memory of the host.

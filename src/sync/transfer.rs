@@ -5,6 +5,7 @@ use crate::comm::{Comm, CommError};
 use crate::torch::memory::{device_values, f32_slice};
 use crate::torch::nccl::Nccl;
 use crate::torch::stream::{Event, Stream};
+use crate::torch::upload::pinned;
 use crate::torch::{TorchError, failed};
 use half::bf16;
 use std::fmt::{self, Display};
@@ -64,10 +65,11 @@ impl Transfers {
     pub fn new(buckets: &[Tensor], comm: Arc<dyn Comm>, backend: Backend, wire: Wire) -> Result<Transfers, TorchError> {
         let device = buckets.first().map_or(Device::Cpu, Tensor::device);
         let staged = device.is_cuda() && matches!(backend, Backend::Host);
-        let pinned = |values: &Tensor| Tensor::zeros(values.size(), (Kind::Float, Device::Cpu)).pin_memory(device);
-        let bucket =
-            |values: &Tensor| Bucket { values: values.shallow_clone(), staging: staged.then(|| pinned(values)) };
-        let buckets = buckets.iter().map(bucket).collect();
+        let bucket = |values: &Tensor| {
+            let room = || pinned(&Tensor::zeros(values.size(), (Kind::Float, Device::Cpu)));
+            Ok(Bucket { values: values.shallow_clone(), staging: staged.then(room).transpose()? })
+        };
+        let buckets = buckets.iter().map(bucket).collect::<Result<_, TorchError>>()?;
         Ok(Transfers { comm, backend, wire, device, stream: Stream::new(device)?, buckets, squares: Vec::new() })
     }
 

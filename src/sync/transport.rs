@@ -112,7 +112,10 @@ fn refusal(requested: Transport, devices: &[String], dist: &DistConfig) -> Optio
 
 /// Makes a way ready and tests it. What fails on any rank is an [`Agreed`] error of all.
 fn attempt(requested: Transport, comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Backend> {
-    if requested == Transport::CudaMpi { cuda_mpi(comm, device) } else { nccl(comm, device, dist.start_timeout_s) }
+    match requested {
+        Transport::CudaMpi => cuda_mpi(comm, device),
+        _ => Ok(Backend::Nccl(join_nccl(comm, device, dist.start_timeout_s)?)),
+    }
 }
 
 fn cuda_mpi(comm: &dyn Comm, device: Device) -> anyhow::Result<Backend> {
@@ -125,7 +128,8 @@ fn cuda_mpi(comm: &dyn Comm, device: Device) -> anyhow::Result<Backend> {
     Ok(Backend::CudaMpi)
 }
 
-fn nccl(comm: &dyn Comm, device: Device, limit_s: f64) -> anyhow::Result<Backend> {
+/// A communicator of NCCL over the ranks of `comm`, whose sums of known values are right. A collective.
+pub(super) fn join_nccl(comm: &dyn Comm, device: Device, limit_s: f64) -> anyhow::Result<Arc<Nccl>> {
     let library = agree::agree(comm, Library::load().map_err(anyhow::Error::msg))?;
     let id = agree::from_root(comm, || Ok(library.unique_id()?.as_bytes().to_vec()))?;
     let id = UniqueId::from_bytes(&id).context("rank 0 sent an id of another length")?;
@@ -141,7 +145,7 @@ fn nccl(comm: &dyn Comm, device: Device, limit_s: f64) -> anyhow::Result<Backend
     });
     // Where it fails on one rank, the GPUs of the others may wait for it.
     agree::agree(comm, right).inspect_err(|_| nccl.abort())?;
-    Ok(Backend::Nccl(nccl))
+    Ok(nccl)
 }
 
 /// What `work` comes to within `seconds` on a thread and a stream of its own. Where a rank is missing it hangs, and is

@@ -61,6 +61,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     pub fn segdist_autocast_enter(cuda: c_int, kind: c_int) -> *mut c_char;
     pub fn segdist_autocast_exit(cuda: c_int) -> *mut c_char;
+    pub fn segdist_pinned(values: *mut C_tensor, copy: *mut *mut C_tensor) -> *mut c_char;
     pub fn segdist_device_enter(index: c_int) -> *mut c_char;
     pub fn segdist_stream_new(index: c_int, id: *mut i64, handle: *mut *mut c_void) -> *mut c_char;
     pub fn segdist_stream_current(index: c_int, id: *mut i64, handle: *mut *mut c_void) -> *mut c_char;

@@ -15,6 +15,7 @@ pub mod nccl;
 pub mod precision;
 mod shortage;
 pub mod stream;
+pub mod upload;
 
 pub use cuda::{Gpus, load_cuda, may_use_gpus};
 pub use ffi::TorchError;

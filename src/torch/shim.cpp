@@ -175,6 +175,11 @@ char *segdist_autocast_exit(int cuda) {
   });
 }
 
+// A copy in pinned memory. tch's own call names a device, which libtorch warns of every time.
+char *segdist_pinned(at::Tensor *values, at::Tensor **copy) {
+  return guarded([&] { *copy = new at::Tensor(values->pin_memory()); });
+}
+
 // This thread's calls of CUDA are about GPU `index` from now on.
 char *segdist_device_enter(int index) {
   return guarded([&] { cuda().setDevice(gpu(index)); });

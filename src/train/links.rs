@@ -9,7 +9,7 @@ use crate::model::layers::Normalize;
 use crate::optim::Flat;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
-use crate::sync::{Backend, transport};
+use crate::sync::{Backend, tensor_sum, transport};
 use std::sync::Arc;
 
 /// The ends of this rank's channels to the others, one for each kind of message.
@@ -41,8 +41,10 @@ impl Links {
     ) -> anyhow::Result<Links> {
         let (comm, journal, variance) = (comm.clone(), journal.clone(), recipe.model.bn_variance);
         let gradients = channel(&*comm, &journal, Lane::Gradients)?;
+        let statistics = channel(&*comm, &journal, Lane::BatchNorm)?;
+        let statistics = tensor_sum::beside(&backend, statistics, flat.gradients.device(), recipe.dist)?;
+        let norm = Box::new(SyncBatchNorm::over(statistics, variance));
         let reducer = Reducer::new(flat, gradients, backend, recipe.dist, &journal.trace)?;
-        let norm = norm(&*comm, &journal, variance)?;
         Ok(Links { comm, reducer, norm, journal, variance })
     }
 
@@ -54,15 +56,13 @@ impl Links {
     /// New channels among the ranks that are left, after [`Links::disconnect`]. A collective.
     pub fn reconnect(&mut self) -> anyhow::Result<()> {
         self.reducer.reconnect(channel(&*self.comm, &self.journal, Lane::Gradients)?)?;
-        self.norm = norm(&*self.comm, &self.journal, self.variance)?;
+        // NCCL does not outlive a rank.
+        let statistics = channel(&*self.comm, &self.journal, Lane::BatchNorm)?;
+        self.norm = Box::new(SyncBatchNorm::new(statistics, self.variance));
         Ok(())
     }
 }
 
 fn channel(comm: &dyn Comm, journal: &Journal, lane: Lane) -> Result<Arc<dyn Comm>, CommError> {
     Ok(journal.channel(comm.duplicate()?, lane))
-}
-
-fn norm(comm: &dyn Comm, journal: &Journal, variance: BnVariance) -> Result<Box<dyn Normalize>, CommError> {
-    Ok(Box::new(SyncBatchNorm::new(channel(comm, journal, Lane::BatchNorm)?, variance)))
 }

@@ -2,6 +2,7 @@
 
 use super::BatchNorm2d;
 use crate::model::{Pass, dropout};
+use crate::torch::upload::upload;
 use std::cell::Cell;
 use tch::Tensor;
 
@@ -31,7 +32,7 @@ impl Context<'_> {
             .flat_map(|image| dropout::mask(key, layer, image, channels as usize, dropout::PROBABILITY))
             .collect();
         let masks = Tensor::from_slice(&masks).view([images, channels, 1, 1]);
-        x.g_mul_(&masks.to_device(x.device()).to_kind(x.kind()))
+        x.g_mul_(&upload(&masks, x.device()).to_kind(x.kind()))
     }
 
     /// Sets single values of `x` (n, …) to zero with the given probability, and scales the others up, in place.
@@ -41,7 +42,8 @@ impl Context<'_> {
         let count = size[1..].iter().product::<i64>() as usize;
         let masks: Vec<f32> =
             (0..size[0] as u64).flat_map(|image| dropout::mask(key, layer, image, count, probability)).collect();
-        x.g_mul_(&Tensor::from_slice(&masks).view(&size[..]).to_device(x.device()).to_kind(x.kind()))
+        let masks = Tensor::from_slice(&masks).view(&size[..]);
+        x.g_mul_(&upload(&masks, x.device()).to_kind(x.kind()))
     }
 
     /// Drops the branch `x` (n, …) of a residual block for each image by itself with the given probability, and scales
@@ -56,7 +58,7 @@ impl Context<'_> {
         let mut size = vec![1; x.dim()];
         size[0] = images;
         let masks = Tensor::from_slice(&masks).view(&size[..]);
-        x.g_mul_(&masks.to_device(x.device()).to_kind(x.kind()))
+        x.g_mul_(&upload(&masks, x.device()).to_kind(x.kind()))
     }
 
     /// What is left of the batch norm of that index, where it is folded.
