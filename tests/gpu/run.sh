@@ -26,6 +26,5 @@ torch=$("$python" -c 'import importlib.util as u; s = u.find_spec("torch"); prin
 libraries=$torch/lib:$here/lib
 for folder in "$torch"/../nvidia/*/lib; do libraries+=:$folder; done
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export OPAL_PREFIX=$here PMIX_PREFIX=$here PRTE_PREFIX=$here
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 exec "$python" "$here/kit.py" "$@"
