@@ -129,14 +129,41 @@ ask_to_stop() {
 }
 trap ask_to_stop INT TERM USR1
 
+# without_mpiruns_word: the lines it reads, but for the seven in which mpirun says that a rank ended with a code: the rank
+# has said why, and this script says what follows. Signals do not end it, so that nothing is lost that is said after them.
+without_mpiruns_word() {
+    trap '' INT TERM USR1
+    local line block=()
+    while IFS= read -r line || [ -n "$line" ]; do
+        block+=("$line")
+        # A block stands between two rules; whatever is no block passes at once.
+        if [[ ! ${block[0]} =~ ^-{70,}$ ]] || [ ${#block[@]} -gt 20 ]; then
+            printf '%s\n' "${block[@]}"
+        elif [ ${#block[@]} -gt 1 ] && [[ $line =~ ^-{70,}$ ]]; then
+            if [[ ${block[*]} == *'exited with non-zero status'* ]]; then
+                printf '%s\n' "${block[@]}" | grep -E '^(segdist: |\[rank )' || true
+            else
+                printf '%s\n' "${block[@]}"
+            fi
+        else
+            continue
+        fi
+        block=()
+    done
+    [ ${#block[@]} = 0 ] || printf '%s\n' "${block[@]}"
+}
+
 # run ARGS...: one start; returns mpirun's exit code.
 run() {
-    local count=$np code=0 gone=0 seen=0
+    local count=$np code=0 gone=0 seen=0 heard listener
     [ -n "$count" ] || count=$(host_lines | awk '{ n = 1; for (i = 2; i <= NF; i++) if (sub(/^slots=/, "", $i)) n = $i
         sum += n } END { print sum ? sum : 1 }')
     # In a session of its own, so that the terminal's Ctrl-C reaches only this script.
-    setsid "$mpirun" -np "$count" "${options[@]}" "${extra[@]}" "${segdist[@]}" "$@" </dev/null &
+    exec {heard}> >(without_mpiruns_word >&2)
+    listener=$!
+    setsid "$mpirun" -np "$count" "${options[@]}" "${extra[@]}" "${segdist[@]}" "$@" </dev/null 2>&"$heard" {heard}>&- &
     child=$!
+    exec {heard}>&-
     # When a host stops answering without a word, mpirun waits for its daemon for ever after its own ranks have ended.
     while kill -0 "$child" 2>/dev/null; do
         if pgrep -P "$child" -x segdist >/dev/null; then seen=1 gone=0; else gone=$((gone + seen)); fi
@@ -149,6 +176,8 @@ run() {
     { wait "$child" || code=$?; } 2>/dev/null
     [ "$gone" -lt 10 ] || code=1
     child=
+    # What was said last is shown before this script adds to it; a process that is left behind may hold the pipe.
+    for _ in {1..20}; do kill -0 "$listener" 2>/dev/null || break; sleep 0.1; done
     return "$code"
 }
 
@@ -160,13 +189,14 @@ for ((start = 0; ; start++)); do
         say "mpirun returned 0, but $dir/metrics.jsonl does not say that the run is finished"
         code=1
     fi
+    [ "$code" != 75 ] || say "stopped at step $(newest_step "$dir"): start again to continue"
     case $code in 2 | 75) exit "$code" ;; esac
     [ -z "$dir" ] || [ "$code" != 0 ] || exit 0
     lost=$(silent_hosts)
     [ "$code" != 0 ] || [ -n "$lost" ] || exit 0
     [ "$code" != 0 ] || code=1
     for host in $lost; do say "$host does not answer: it is down, paused, or cut from the network"; done
-    [ "$signals" = 0 ] && [ "$start" -lt "$restarts" ] || exit "$code"
+    [ "$signals" = 0 ] && [ "$start" -lt "$restarts" ] || { say "failed with code $code"; exit "$code"; }
     if [ -n "$lost" ]; then
         # The order of samples does not depend on the number of ranks, so the run may go on with fewer hosts.
         answering=$(host_lines | awk -v lost=" ${lost//$'\n'/ } " '!index(lost, " " $1 " ")')

@@ -6,7 +6,6 @@
 mod torchscript;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -17,6 +16,7 @@ use tch::Tensor;
 pub use torchscript::export;
 
 use crate::bad_input;
+use crate::durable::Unfinished;
 use crate::fault::{self, BadInput};
 use crate::model::weights::{Part, read, write_pth, write_safetensors};
 
@@ -134,27 +134,26 @@ fn save_pth(target: &Path, weights: Weights) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a file that appears whole or not at all; `write` is given the name to write to.
-fn save(path: &Path, write: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let Some(name) = path.file_name() else { bad_input!("{}: not a name for a file", path.display()) };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let unfinished = folder.join(format!(".{}.unfinished", name.to_string_lossy()));
+/// Writes a file that appears whole or not at all.
+fn save(path: &Path, write: impl FnOnce(&mut Unfinished) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    if path.file_name().is_none() {
+        bad_input!("{}: not a name for a file", path.display());
+    }
     let attempt = || -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        write(&unfinished)?;
-        File::open(&unfinished)?.sync_all()?;
-        std::fs::rename(&unfinished, path)?;
-        Ok(File::open(folder)?.sync_all()?)
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut unfinished = Unfinished::create(path)?;
+        write(&mut unfinished)?;
+        Ok(unfinished.publish()?)
     };
-    attempt()
-        .inspect_err(|_| drop(std::fs::remove_file(&unfinished)))
-        .with_context(|| format!("{}: cannot be written", path.display()))
+    attempt().with_context(|| format!("{}: cannot be written", path.display()))
 }
 
 /// Writes named tensors and says so.
 fn save_tensors(path: &Path, to: Format, tensors: &[(String, Tensor)]) -> anyhow::Result<()> {
     save(path, |unfinished| {
-        let mut file = BufWriter::new(File::create(unfinished)?);
+        let mut file = BufWriter::new(unfinished.file());
         match to {
             Format::Pth => write_pth(tensors, &mut file)?,
             Format::Safetensors => write_safetensors(tensors, &mut file)?,

@@ -91,6 +91,11 @@ macro_rules! bad_input {
     };
 }
 
+/// For checks of a configuration's values: the message names the key and says what to set.
+pub fn require(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(message()) }
+}
+
 /// The exit code that an error ends the process with.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(agreed) = error.downcast_ref::<Agreed>() {

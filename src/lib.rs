@@ -47,7 +47,10 @@
 
 #![warn(missing_docs)]
 
-// What every module may use.
+// What every module may use; first the macros, which those below find by their order.
+#[macro_use]
+pub mod streams;
+pub mod durable;
 pub mod fault;
 pub mod retry;
 pub mod stages;
@@ -70,7 +73,9 @@ pub mod optim;
 pub mod data;
 pub mod sync;
 
-// What a run leaves behind.
+// What a run leaves behind, and where.
+pub mod run_dir;
+
 pub mod checkpoint;
 pub mod report;
 

@@ -12,8 +12,9 @@ use crate::bad_input;
 use crate::data::label_map::LabelMap;
 use crate::data::layout::Layout;
 use crate::data::list::{self, List, Pair};
+use crate::durable;
 use crate::fault::{self, BadInput};
-use crate::shard::{INDEX_FILE, Index, Record, ShardInfo, shard_name, write_durably, write_shard};
+use crate::shard::{INDEX_FILE, Index, Record, ShardInfo, shard_name, write_shard};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
@@ -22,6 +23,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+/// More threads than any machine has cores.
+const MOST_THREADS: usize = 4096;
 
 /// Where the samples come from.
 pub enum Input {
@@ -96,6 +100,12 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
     let staging = out.join(".packing");
     fs::create_dir_all(&staging).with_context(|| format!("{}: cannot be made", staging.display()))?;
     let _lock = lock(&staging)?;
+    if options.threads > MOST_THREADS {
+        bad_input!(
+            "--threads is {}: give at most {MOST_THREADS}, or 0 for as many as there are cores",
+            options.threads
+        );
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build()?;
     let finished = pool.install(|| pack(&list.pairs, &rules, options, &staging)).inspect_err(|_| {
         // Leaves nothing of a run that finished no shard: folders with something in them stay.
@@ -215,7 +225,7 @@ impl OpenShard {
         let inputs = self.inputs.finalize().to_hex().to_string();
         let finished = Finished { inputs, shard, pixels: self.pixels };
         let note = note_file(staging, number);
-        write_durably(&note, &serde_json::to_vec(&finished)?).with_context(|| note.display().to_string())?;
+        durable::write(&note, &serde_json::to_vec(&finished)?).with_context(|| note.display().to_string())?;
         Ok(finished)
     }
 }

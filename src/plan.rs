@@ -16,6 +16,9 @@ use serde::Serialize;
 /// Fewest steps that are looked at; more where a pass is longer.
 const STEPS: u64 = 300;
 
+/// More ranks than any machine has.
+const MOST_RANKS: usize = 1 << 16;
+
 /// What the order costs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
@@ -60,8 +63,8 @@ impl Shape {
 
 /// Prints the plan of the training list, as a report or as one JSON object.
 pub fn run(dataset: &DatasetConfig, train: &TrainConfig, ranks: usize, json: bool) -> anyhow::Result<()> {
-    if ranks == 0 {
-        bad_input!("--ranks must be at least 1");
+    if !(1..=MOST_RANKS).contains(&ranks) {
+        bad_input!("--ranks is {ranks}: give 1 … {MOST_RANKS}");
     }
     let source = Dataset::open(dataset, &dataset.list_train).map_err(fault::classified)?;
     let plan = plan(source.sizes(), dataset, train, ranks);

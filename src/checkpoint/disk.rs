@@ -5,10 +5,10 @@
 
 use super::CheckpointError;
 use super::state::FileSeal;
-use crate::fault;
+use crate::{durable, fault};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub(super) fn create_dir(path: &Path) -> Result<()> {
 /// Writes a new file of `parts`, one after the other, and waits until it is on the disk.
 pub(super) fn write(path: &Path, parts: &[&[u8]]) -> Result<FileSeal> {
     fault::point("checkpoint");
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(CheckpointError::io(path))?;
+    let mut file = durable::create_new(path).map_err(CheckpointError::io(path))?;
     let mut hash = blake3::Hasher::new();
     let mut bytes = 0;
     for piece in parts.iter().flat_map(|part| part.chunks(PIECE)) {
@@ -43,7 +43,7 @@ pub(super) fn write(path: &Path, parts: &[&[u8]]) -> Result<FileSeal> {
 /// Waits until the names in a folder are on the disk.
 pub(super) fn sync_dir(path: &Path) -> Result<()> {
     fault::point("checkpoint");
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(CheckpointError::io(path))
+    durable::sync_dir(path).map_err(CheckpointError::io(path))
 }
 
 /// Gives a folder its other name.

@@ -2,8 +2,9 @@
 
 use super::state::FileSeal;
 use super::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, Score, State};
-use super::{checkpoints_dir, step_name, steps_in, tensors};
+use super::{step_name, steps_in, tensors};
 use crate::fault::{Failure, Kind};
+use crate::run_dir::RunDir;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub struct Loaded {
 
 /// Whether the run in `run` has a checkpoint, whatever its condition.
 pub fn exists(run: &Path) -> bool {
-    steps_in(&checkpoints_dir(run)).is_ok_and(|steps| !steps.is_empty())
+    steps_in(&RunDir::new(run).checkpoints()).is_ok_and(|steps| !steps.is_empty())
 }
 
 /// The newest complete and undamaged checkpoint of the run in `run`; none where nothing has been written yet.
@@ -44,7 +45,7 @@ pub fn exists(run: &Path) -> bool {
 /// When there are checkpoints but all are damaged, and when one comes from a newer version of this program: to start
 /// anew, or to fall back, would lose work that is still there. The same holds where one cannot be read just now.
 pub fn newest(run: &Path) -> Result<Option<Found>, CheckpointError> {
-    let dir = checkpoints_dir(run);
+    let dir = RunDir::new(run).checkpoints();
     let steps = steps_in(&dir).map_err(CheckpointError::io(&dir))?;
     first_good(&dir, steps.into_iter().rev())
 }
@@ -52,7 +53,7 @@ pub fn newest(run: &Path) -> Result<Option<Found>, CheckpointError> {
 /// The best checkpoint of the run in `run` by mean IoU, as far as it is still there; none where none was evaluated.
 pub fn best(run: &Path) -> Result<Option<Found>, CheckpointError> {
     let Some(newest) = newest(run)? else { return Ok(None) };
-    let dir = checkpoints_dir(run);
+    let dir = RunDir::new(run).checkpoints();
     let mut scores: Vec<Score> = newest.state.scores;
     scores.retain(|score| dir.join(step_name(score.step)).exists());
     scores.sort_by(|a, b| b.mean_iou.total_cmp(&a.mean_iou).then(b.step.cmp(&a.step)));

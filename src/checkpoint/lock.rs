@@ -1,10 +1,12 @@
 //! One job at a time on a run's folder.
 
 use crate::fault::{Failure, Kind};
-use rustix::fs::{FlockOperation, flock};
+use crate::run_dir::RunDir;
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The lock on a run's folder, held until it is dropped or the process ends, however it ends.
@@ -50,10 +52,11 @@ impl Lock {
     /// Creates `dir` where it is missing and locks it.
     pub fn take(dir: &Path) -> Result<Lock, LockError> {
         fs::create_dir_all(dir).map_err(|cause| LockError::Io { path: dir.to_path_buf(), cause })?;
-        let path = dir.join(".lock");
+        let path = RunDir::new(dir).lock();
         let failed = |cause| LockError::Io { path: path.clone(), cause };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).custom_flags(OFlags::NOFOLLOW.bits() as i32);
+        let mut file = options.open(&path).map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {

@@ -10,9 +10,8 @@
 //! - **A failed write costs nothing but itself.** The checkpoint before it stays, and training decides what to do.
 //!
 //! [`Saver`] writes, [`newest`], [`best`] and [`load`] read, [`Lock`] keeps a second job away, [`disagreements`] says
-//! whether a configuration continues a run, [`set_aside`] clears the way for another one.
+//! whether a configuration continues a run.
 
-mod aside;
 mod disk;
 mod load;
 mod lock;
@@ -22,15 +21,14 @@ mod save;
 mod state;
 mod tensors;
 
-pub use aside::{set_aside, set_aside_after};
 pub use load::{Found, Loaded, best, check, exists, load, newest};
 pub use lock::{Lock, LockError};
-pub use prune::keep;
-pub use resume::{Disagreement, disagreements};
+pub use prune::{keep, set_aside_after};
+pub use resume::{Disagreement, Rules, configuration, disagreements};
 pub use save::{Copying, SaveReport, Saver};
 pub use state::{FileSeal, Score, State};
 
-use crate::fault::{Failure, Kind};
+use crate::fault::{Failure, Kind, require};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -52,6 +50,8 @@ pub struct CheckpointConfig {
     pub keep_best: usize,
     /// Failed writes in a row after which the run stops with code 1.
     pub max_failures: u64,
+    /// Minutes that a run's last checkpoint is tried again for where it cannot be written, before the run fails.
+    pub retry_minutes: f64,
 }
 
 impl Default for CheckpointConfig {
@@ -63,7 +63,19 @@ impl Default for CheckpointConfig {
             keep_last: 3,
             keep_best: 1,
             max_failures: 3,
+            retry_minutes: 5.0,
         }
+    }
+}
+
+impl CheckpointConfig {
+    /// The first value that cannot be meant, in one line that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        require(self.keep_last > 0, || "CHECKPOINT.keep_last is 0: keep at least one".into())?;
+        for (key, minutes) in [("every_minutes", self.every_minutes), ("retry_minutes", self.retry_minutes)] {
+            require(minutes >= 0.0, || format!("CHECKPOINT.{key} is {minutes}: set it to 0 or more"))?;
+        }
+        Ok(())
     }
 }
 
@@ -135,11 +147,6 @@ impl CheckpointError {
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
-
-/// The folder of a run's checkpoints.
-fn checkpoints_dir(run: &Path) -> PathBuf {
-    run.join("checkpoints")
-}
 
 /// The name of a step's checkpoint.
 fn step_name(step: u64) -> String {

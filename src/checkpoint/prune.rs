@@ -1,8 +1,9 @@
 //! Which checkpoints stay, and the removal of the others.
 
 use super::{CheckpointConfig, CheckpointError, Score, disk, step_name, steps_in};
+use crate::run_dir::RunDir;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The steps that stay of those in `steps`: the newest `keep_last` (at least one) and, of those with a score, the best
 /// `keep_best`; of equal scores the newer.
@@ -31,6 +32,16 @@ fn remove(checkpoints: &Path, step: u64) -> Result<(), CheckpointError> {
     disk::remove_dotted(&dotted)?;
     disk::rename(&checkpoints.join(step_name(step)), &dotted)?;
     disk::remove_dotted(&dotted)
+}
+
+/// Moves the checkpoints past `step`, which a run continued from there will not use, to a new `run/previous-001/…`.
+pub fn set_aside_after(run: &RunDir, step: u64) -> Result<Option<PathBuf>, CheckpointError> {
+    let dir = run.checkpoints();
+    let steps = steps_in(&dir).map_err(CheckpointError::io(&dir))?;
+    let paths: Vec<PathBuf> =
+        steps.into_iter().filter(|&other| other > step).map(|other| dir.join(step_name(other))).collect();
+    let below = dir.strip_prefix(run.path()).unwrap_or(&dir);
+    run.move_aside(below, &paths).map_err(CheckpointError::io(run.path()))
 }
 
 /// Removes what writes and removals that were cut short have left behind.

@@ -1,37 +1,22 @@
 //! Whether a configuration may continue a run: everything that its future depends on must be as it was.
 
+use super::{CheckpointError, STATE_FILE, State};
 use serde_yaml::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-/// The keys, or sections, that may differ: they change where, how fast and how observably a run goes, not what it computes.
-/// The data are compared apart, by their content (`dataset_id` and `labels_id`), wherever they are, and where the first weights came from no longer matters.
-const FREE: [&str; 22] = [
-    "DIR",
-    "DIST",
-    "VAL",
-    "TEST",
-    "CHECKPOINT",
-    "DATASET.root_dataset",
-    "DATASET.list_train",
-    "DATASET.list_val",
-    "DATASET.label_map",
-    "DATASET.io",
-    "DATASET.stage",
-    "DATASET.stage_keep",
-    "MODEL.weights_encoder",
-    "MODEL.weights_decoder",
-    "MODEL.pretrained_dir",
-    "MODEL.init",
-    "TRAIN.workers",
-    "TRAIN.disp_iter",
-    "TRAIN.max_minutes",
-    "TRAIN.on_nonfinite",
-    "TRAIN.max_skips",
-    "TRAIN.loss_scale",
-];
-
-/// The key that a run keeps where the new configuration leaves it open (0).
-const KEPT: &str = "TRAIN.global_batch";
+/// What a configuration may change where it continues a run. The keys say it themselves, where they are declared.
+///
+/// The data are compared apart, by their content (`dataset_id` and `labels_id`), wherever they are.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Keys, or sections, that change where, how fast and how observably a run goes, not what it computes.
+    pub free: BTreeSet<String>,
+    /// Keys that a run keeps where the new configuration leaves them open (0).
+    pub kept: BTreeSet<String>,
+    /// The default of every key: what a key was to a version that did not know it.
+    pub defaults: Value,
+}
 
 /// A key on which two configurations differ.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,32 +36,45 @@ impl std::fmt::Display for Disagreement {
 }
 
 /// The keys of two resolved configurations that must agree for one to continue the other's run, and do not; by key.
-pub fn disagreements(saved: &Value, now: &Value) -> Vec<Disagreement> {
-    let (saved, now) = (flatten(saved), flatten(now));
-    let keys: std::collections::BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
-    let differs = |key: &&String| {
-        let (saved, now) = (saved.get(*key).copied(), now.get(*key).copied());
-        let open = *key == KEPT && now.is_none_or(|now| now.is_null() || now.as_f64() == Some(0.0));
-        !is_free(key) && !open && !same(saved, now)
-    };
-    let shown = |value: Option<&Value>| match value {
-        Some(value) => {
-            serde_yaml::to_string(value).map_or_else(|_| "?".into(), |text| text.trim_end().replace('\n', " "))
-        }
-        None => "unset".into(),
-    };
-    keys.into_iter()
-        .filter(differs)
-        .map(|key| Disagreement {
-            key: key.clone(),
-            saved: shown(saved.get(key).copied()),
-            now: shown(now.get(key).copied()),
-        })
-        .collect()
+pub fn disagreements(saved: &Value, now: &Value, rules: &Rules) -> Vec<Disagreement> {
+    let (saved, now, defaults) = (flatten(saved), flatten(now), flatten(&rules.defaults));
+    let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
+    let of = |values: &BTreeMap<String, &Value>, key: &str| values.get(key).or(defaults.get(key)).copied().cloned();
+    let all = keys.into_iter().map(|key| (key, of(&saved, key), of(&now, key)));
+    let differ = all.filter(|(key, saved, now)| {
+        let open = rules.kept.contains(*key) && now.as_ref().is_none_or(|now| now.as_f64() == Some(0.0));
+        !rules.frees(key) && !open && !same(saved.as_ref(), now.as_ref())
+    });
+    differ.map(|(key, saved, now)| Disagreement { key: key.clone(), saved: shown(saved), now: shown(now) }).collect()
 }
 
-fn is_free(key: &str) -> bool {
-    FREE.iter().any(|free| key.strip_prefix(free).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+fn shown(value: Option<Value>) -> String {
+    let Some(value) = value else { return "unset".into() };
+    serde_yaml::to_string(&value).map_or_else(|_| "?".into(), |text| text.trim_end().replace('\n', " "))
+}
+
+impl Rules {
+    fn frees(&self, key: &str) -> bool {
+        let section = key.split_once('.').map_or(key, |(section, _)| section);
+        self.free.contains(key) || self.free.contains(section)
+    }
+}
+
+/// The configuration of a checkpoint, with the global batch that its run has.
+///
+/// # Errors
+/// A state file that is whole, but holds no configuration or no possible batch.
+pub fn configuration(path: &Path, state: &State) -> Result<Value, CheckpointError> {
+    let damaged = |cause: String| CheckpointError::damaged(&path.join(STATE_FILE), cause);
+    let mut saved: Value = serde_yaml::from_str(&state.config).map_err(|error| damaged(format!("config: {error}")))?;
+    let batch = u32::try_from(state.global_batch).ok().filter(|batch| *batch > 0);
+    let batch = batch.ok_or_else(|| damaged(format!("a global batch of {} images", state.global_batch)))?;
+    let sections = saved.as_mapping_mut().ok_or_else(|| damaged("config: no sections".into()))?;
+    match sections.entry("TRAIN".into()).or_insert_with(|| Value::Mapping(Default::default())) {
+        Value::Mapping(train) => train.insert("global_batch".into(), batch.into()),
+        _ => return Err(damaged("config: TRAIN is no section".into())),
+    };
+    Ok(saved)
 }
 
 /// Numbers are equal by value: 1 and 1.0 are one learning rate.
@@ -114,42 +112,61 @@ mod tests {
         serde_yaml::from_str(text).unwrap()
     }
 
+    /// The keys that differ, under rules with a key of each kind.
+    fn differing(saved: &str, now: &str) -> Vec<String> {
+        let set = |keys: &[&str]| keys.iter().map(|key| key.to_string()).collect();
+        let rules = Rules {
+            free: set(&["DIR", "VAL", "TRAIN.workers"]),
+            kept: set(&["TRAIN.global_batch"]),
+            defaults: yaml("{TRAIN: {seed: 304, workers: 16, global_batch: 0, warmup: 0.0}}"),
+        };
+        disagreements(&yaml(saved), &yaml(now), &rules).iter().map(ToString::to_string).collect()
+    }
+
     #[test]
     fn what_decides_the_future_must_agree() {
-        let saved = yaml(
-            "{MODEL: {arch_encoder: resnet18dilated}, TRAIN: {lr_encoder: 0.02, seed: 1}, DATASET: {imgSizes: [300, 375]}}",
-        );
-        let now = yaml(
-            "{MODEL: {arch_encoder: resnet50dilated}, TRAIN: {lr_encoder: 0.02, seed: 2}, DATASET: {imgSizes: [300]}}",
-        );
-        let keys: Vec<_> = disagreements(&saved, &now).into_iter().map(|found| found.key).collect();
-        assert_eq!(keys, ["DATASET.imgSizes", "MODEL.arch_encoder", "TRAIN.seed"]);
-        assert_eq!(disagreements(&saved, &now)[2].to_string(), "TRAIN.seed was 1 and is 2");
+        let saved = "{MODEL: {arch: a}, TRAIN: {lr: 0.02, seed: 1}, DATASET: {imgSizes: [300, 375]}}";
+        let now = "{MODEL: {arch: b}, TRAIN: {lr: 0.02, seed: 2}, DATASET: {imgSizes: [300]}}";
+        let differences =
+            ["DATASET.imgSizes was - 300 - 375 and is - 300", "MODEL.arch was a and is b", "TRAIN.seed was 1 and is 2"];
+        assert_eq!(differing(saved, now), differences);
+        assert_eq!(differing("{TRAIN: {lr: 1}}", "{TRAIN: {lr: 1.0}}"), [""; 0]);
     }
 
     #[test]
-    fn workers_display_and_limits_are_free() {
-        let saved = yaml(
-            "{DIR: a, TRAIN: {workers: 1, disp_iter: 1, max_minutes: 0}, VAL: {iou: present}, DIST: {x: 1}, CHECKPOINT: {keep_last: 1}}",
-        );
-        let now =
-            yaml("{DIR: b, TRAIN: {workers: 2, disp_iter: 2, max_minutes: 9}, VAL: {iou: reference}, DIST: {x: 2}}");
-        assert_eq!(disagreements(&saved, &now), []);
+    fn what_is_free_may_differ_and_frees_no_longer_name() {
+        let saved = "{DIR: a, TRAIN: {workers: 1}, VAL: {iou: present}}";
+        assert_eq!(differing(saved, "{DIR: b, TRAIN: {workers: 2}, VAL: {iou: reference, x: 1}}"), [""; 0]);
+        let found = differing("{TRAIN: {workers_x: 1}, DIRECTORY: 1}", "{}");
+        assert_eq!(found, ["DIRECTORY was 1 and is unset", "TRAIN.workers_x was 1 and is unset"]);
     }
 
     #[test]
-    fn a_free_name_frees_no_longer_name() {
-        let found = disagreements(&yaml("{TRAIN: {workers_x: 1}, DIRECTORY: 1}"), &yaml("{}"));
-        assert_eq!(found.iter().map(|found| found.now.as_str()).collect::<Vec<_>>(), ["unset", "unset"]);
+    fn a_key_that_the_checkpoint_does_not_know_had_its_default() {
+        assert_eq!(differing("{TRAIN: {seed: 1}}", "{TRAIN: {seed: 1, warmup: 0}}"), [""; 0]);
+        assert_eq!(differing("{TRAIN: {}}", "{TRAIN: {warmup: 9}}"), ["TRAIN.warmup was 0.0 and is 9"]);
+        assert_eq!(differing("{}", "{TRAIN: {seed: 304}}"), [""; 0]);
     }
 
     #[test]
     fn the_global_batch_is_kept_unless_another_is_asked_for() {
-        let saved = yaml("{TRAIN: {global_batch: 8}}");
-        assert_eq!(disagreements(&saved, &yaml("{TRAIN: {global_batch: 0}}")), []);
-        assert_eq!(disagreements(&saved, &yaml("{TRAIN: {}}")), []);
-        assert_eq!(disagreements(&saved, &yaml("{TRAIN: {global_batch: 8}}")), []);
-        assert_eq!(disagreements(&saved, &yaml("{TRAIN: {global_batch: 4}}")).len(), 1);
+        let with = |batch: &str| differing("{TRAIN: {global_batch: 8}}", &format!("{{TRAIN: {{{batch}}}}}"));
+        assert_eq!([with(""), with("global_batch: 0"), with("global_batch: 8")], [[""; 0]; 3]);
+        assert_eq!(with("global_batch: 4"), ["TRAIN.global_batch was 8 and is 4"]);
+    }
+
+    #[test]
+    fn a_state_with_a_nonsensical_configuration_is_damaged() {
+        for (config, global_batch) in
+            [("5", 2), ("", 2), ("[1]", 2), ("{TRAIN: 5}", 2), (": :", 2), ("{}", 0), ("{}", usize::MAX)]
+        {
+            let state = State { config: config.into(), global_batch, ..State::default() };
+            let error = configuration(Path::new("step-00000001"), &state).unwrap_err().to_string();
+            assert!(error.contains("step-00000001/state.json is damaged"), "{config}: {error}");
+        }
+        let state = State { config: "{TRAIN: {seed: 1}}".into(), global_batch: 8, ..State::default() };
+        let saved = configuration(Path::new("."), &state).unwrap();
+        assert_eq!(saved, yaml("{TRAIN: {seed: 1, global_batch: 8}}"));
     }
 
     fn values() -> impl Strategy<Value = Value> {
@@ -164,13 +181,14 @@ mod tests {
     proptest! {
         #[test]
         fn a_configuration_agrees_with_itself(value in values()) {
-            prop_assert_eq!(disagreements(&value, &value), []);
+            prop_assert_eq!(disagreements(&value, &value, &Rules::default()), []);
         }
 
         #[test]
         fn disagreement_has_no_direction(a in values(), b in values()) {
             let keys = |found: Vec<Disagreement>| found.into_iter().map(|found| found.key).collect::<Vec<_>>();
-            prop_assert_eq!(keys(disagreements(&a, &b)), keys(disagreements(&b, &a)));
+            let rules = Rules::default();
+            prop_assert_eq!(keys(disagreements(&a, &b, &rules)), keys(disagreements(&b, &a, &rules)));
         }
     }
 }

@@ -5,7 +5,8 @@
 
 use super::tensors::Snapshot;
 use super::{CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, State};
-use super::{checkpoints_dir, disk, prune, step_name};
+use super::{disk, prune, step_name};
+use crate::run_dir::RunDir;
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -95,7 +96,7 @@ impl Stopped {
 impl Saver {
     /// Prepares to write below `run`, on which the caller holds the lock, and removes what a killed run left unfinished.
     pub fn new(run: &Path, config: &CheckpointConfig) -> Saver {
-        let checkpoints = checkpoints_dir(run);
+        let checkpoints = RunDir::new(run).checkpoints();
         if checkpoints.exists()
             && let Err(error) = prune::sweep(&checkpoints)
         {

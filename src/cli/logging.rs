@@ -1,6 +1,7 @@
 //! Log lines with rank and host in front; rank 0 informs, the others warn.
 
 use crate::comm::{self, Comm};
+use crate::streams::harmless;
 use log::{Level, LevelFilter};
 use std::io::Write;
 
@@ -13,8 +14,10 @@ pub fn start(comm: &dyn Comm, quiet: bool) {
         .filter_level(level)
         .parse_default_env()
         .format(move |out, record| match record.level() {
-            Level::Info if informs => writeln!(out, "{}", record.args()),
-            level => writeln!(out, "{who}{}: {}", level.as_str().to_lowercase(), record.args()),
+            Level::Info if informs => writeln!(out, "{}", harmless(&record.args().to_string())),
+            level => {
+                writeln!(out, "{who}{}: {}", level.as_str().to_lowercase(), harmless(&record.args().to_string()))
+            }
         })
         .init();
 }

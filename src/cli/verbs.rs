@@ -86,6 +86,7 @@ fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) 
         checkpoint: &config.CHECKPOINT,
         dir: &config.DIR,
         config: config.dump(),
+        rules: Config::resume_rules(),
         resume,
         stop,
         quiet,

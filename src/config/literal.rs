@@ -5,15 +5,19 @@ use serde_yaml::Value;
 /// Reads one literal that fills the whole text; None when it is something else.
 pub fn parse(text: &str) -> Option<Value> {
     let mut rest = text.trim();
-    let value = value(&mut rest)?;
+    let value = value(&mut rest, 0)?;
     rest.trim().is_empty().then_some(value)
 }
 
-fn value(rest: &mut &str) -> Option<Value> {
+/// Deeper than any value; the stack ends somewhere, too.
+const DEEPEST: usize = 32;
+
+fn value(rest: &mut &str, depth: usize) -> Option<Value> {
     *rest = rest.trim_start();
     match rest.chars().next()? {
-        '(' => sequence(rest, ')'),
-        '[' => sequence(rest, ']'),
+        '(' if depth < DEEPEST => sequence(rest, ')', depth),
+        '[' if depth < DEEPEST => sequence(rest, ']', depth),
+        '(' | '[' => None,
         quote @ ('\'' | '"') => {
             let inner = &rest[1..];
             let end = inner.find(quote)?;
@@ -24,7 +28,7 @@ fn value(rest: &mut &str) -> Option<Value> {
     }
 }
 
-fn sequence(rest: &mut &str, close: char) -> Option<Value> {
+fn sequence(rest: &mut &str, close: char, depth: usize) -> Option<Value> {
     *rest = &rest[1..];
     let mut items = Vec::new();
     loop {
@@ -33,7 +37,7 @@ fn sequence(rest: &mut &str, close: char) -> Option<Value> {
             *rest = after;
             return Some(Value::Sequence(items));
         }
-        items.push(value(rest)?);
+        items.push(value(rest, depth + 1)?);
         *rest = rest.trim_start();
         match rest.strip_prefix(',') {
             Some(after) => *rest = after,
@@ -87,6 +91,13 @@ mod tests {
         assert_eq!(parse(" True "), yaml("true"));
         assert_eq!(parse("1e-4"), yaml("0.0001"));
         assert_eq!(parse("-1"), yaml("-1"));
+    }
+
+    #[test]
+    fn deep_nesting_is_no_literal() {
+        assert!(parse(&format!("{}1{}", "[".repeat(20), "]".repeat(20))).is_some());
+        assert_eq!(parse(&"[".repeat(1_000_000)), None);
+        assert_eq!(parse(&format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000))), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Laying a file and overrides over the defaults, key by key, so that a wrong one can be named.
 
-use super::{Config, ConfigError, literal};
+use super::{Config, ConfigError, keys, literal, nearest::nearest, nesting};
 use serde_yaml::{Mapping, Value};
 use std::path::Path;
 
@@ -18,7 +18,8 @@ impl Tree {
     /// Lays the file's text over the tree.
     pub fn merge_file(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let malformed = |cause: String| ConfigError::Malformed(path.into(), cause);
-        let file: Value = serde_yaml::from_str(text).map_err(|cause| malformed(cause.to_string()))?;
+        nesting::check(text).map_err(malformed)?;
+        let file: Value = serde_yaml::from_str(text).map_err(|cause| malformed(explained(&cause, text)))?;
         let Value::Mapping(file) = file else {
             return Err(malformed("it must be a mapping with sections such as DATASET, MODEL and TRAIN".into()));
         };
@@ -65,18 +66,20 @@ impl Tree {
         };
         let Some(slot) = slot else {
             let (key, place) = (key.to_owned(), place.to_owned());
-            let nearest = nearest(&key, self.keys());
+            let nearest = nearest(&key, &self.keys());
             return Err(ConfigError::UnknownKey { key, place, nearest });
         };
-        let value = shaped_like(slot, value);
+        let value = in_the_keys_case(key, shaped_like(slot, value));
         if value.is_null() && !slot.is_null() {
             let cause = "it has no value".to_owned();
             return Err(ConfigError::BadValue { key: key.to_owned(), place: place.to_owned(), cause });
         }
+        let shown = keys::expected(key).map(|expected| format!("{} is not {expected}", text(&value)));
         *slot = value;
         // Each value is tried at once, so that the message can name where it came from.
         Tree(self.0.clone()).into_config().map(|_| ()).map_err(|error| match error {
             ConfigError::BadValue { cause, .. } => {
+                let cause = shown.unwrap_or(cause);
                 ConfigError::BadValue { key: key.to_owned(), place: place.to_owned(), cause }
             }
             other => other,
@@ -103,15 +106,32 @@ impl Tree {
     }
 }
 
-/// The known key that looks most like `key`: whole keys are compared first, then the last parts.
-fn nearest(key: &str, known: Vec<String>) -> String {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_lowercase();
-    let distance = |candidate: &String| {
-        let whole = strsim::damerau_levenshtein(&candidate.to_lowercase(), &key.to_lowercase());
-        let part = strsim::damerau_levenshtein(&last(candidate), &last(key));
-        whole.min(part + 1)
-    };
-    known.into_iter().min_by_key(distance).unwrap_or_default()
+/// What the parser says, and what it means where a line is indented by a tab.
+fn explained(cause: &serde_yaml::Error, text: &str) -> String {
+    let tab = |line: &str| line.trim_start_matches(' ').starts_with('\t') && !line.trim().is_empty();
+    match text.lines().position(tab) {
+        Some(line) => format!("line {} begins with a tab: YAML is indented by spaces", line + 1),
+        None => cause.to_string(),
+    }
+}
+
+/// Choices are understood in any case: `adamw` is AdamW.
+fn in_the_keys_case(key: &str, value: Value) -> Value {
+    match value {
+        Value::String(word) => {
+            let choice = keys::choices(key).into_iter().find(|choice| choice.eq_ignore_ascii_case(&word));
+            Value::String(choice.unwrap_or(word))
+        }
+        other => other,
+    }
+}
+
+/// A value as it stands in a message.
+fn text(value: &Value) -> String {
+    const MOST: usize = 60;
+    let text = serde_yaml::to_string(value).unwrap_or_default().trim_end().replace('\n', " ");
+    let short: String = text.chars().take(MOST).collect();
+    if short.len() < text.len() { short + "…" } else { text }
 }
 
 /// A string where the default is something else is a literal; one number where the default is a list is a list of one.

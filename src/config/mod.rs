@@ -4,16 +4,20 @@
 //! 2. A YAML file replaces what it names; yacs' habits are understood (`(300, 375)`, `True`, `1e-4`).
 //! 3. `KEY VALUE` and `KEY=VALUE` on the command line replace what they name, the last one winning.
 //!
-//! The section structs are the only list of keys: unknown ones are refused, and help and dump are made from them.
+//! The section structs are the only list of keys: unknown ones are refused, and help and dump are made from them. A key
+//! that may differ where a run is resumed says so where it is declared: `#[schemars(extend("resume" = "free"))]`; a whole
+//! section says it in [`Config`]. Each section checks its own values, [`validate`] those that must go together.
 
 mod keys;
 mod literal;
 mod merge;
+mod nearest;
+mod nesting;
 mod validate;
 
 pub use keys::describe;
 
-use crate::checkpoint::CheckpointConfig;
+use crate::checkpoint::{CheckpointConfig, Rules};
 use crate::data::DatasetConfig;
 use crate::eval::ValConfig;
 use crate::fault::{Failure, Kind};
@@ -37,14 +41,19 @@ pub struct Config {
     /// Recipe.
     pub TRAIN: TrainConfig,
     /// Evaluation.
+    #[schemars(extend("resume" = "free"))]
     pub VAL: ValConfig,
     /// Prediction.
+    #[schemars(extend("resume" = "free"))]
     pub TEST: TestConfig,
     /// Ranks.
+    #[schemars(extend("resume" = "free"))]
     pub DIST: DistConfig,
     /// Checkpoints.
+    #[schemars(extend("resume" = "free"))]
     pub CHECKPOINT: CheckpointConfig,
     /// Folder of the run: config.yaml, metrics.jsonl, checkpoints.
+    #[schemars(extend("resume" = "free"))]
     pub DIR: PathBuf,
 }
 
@@ -119,6 +128,11 @@ impl Config {
         }
         tree.merge_overrides(overrides)?;
         tree.into_config()
+    }
+
+    /// What may differ where a run is resumed, as the keys say.
+    pub fn resume_rules() -> Rules {
+        keys::resume_rules()
     }
 
     /// Reads back what [`Config::dump`] wrote.

@@ -41,7 +41,7 @@ pub fn export(
     };
     let images = Tensor::zeros([1, 3, height, width], (Kind::Float, Device::Cpu));
     let module = no_grad(|| CModule::create_by_tracing("segdist", "forward", &[images], &mut probabilities))?;
-    super::save(output, |unfinished| Ok(module.save(unfinished)?)).with_context(|| "TorchScript")?;
+    super::save(output, |unfinished| Ok(module.save(unfinished.path())?)).with_context(|| "TorchScript")?;
     println!(
         "{}: images (n, 3, {height}, {width}), normalised, to class probabilities of the same size",
         output.display()

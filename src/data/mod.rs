@@ -17,6 +17,7 @@ pub mod source;
 pub mod stage;
 pub mod synthetic;
 
+use crate::fault::require;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,10 +27,13 @@ use serde::{Deserialize, Serialize};
 #[allow(non_snake_case)]
 pub struct DatasetConfig {
     /// Folder that the paths of lists start from.
+    #[schemars(extend("resume" = "free"))]
     pub root_dataset: String,
     /// Training samples: a list (.odgt, .odgt.gz), a folder of shards, or IMAGES:LABELS under root_dataset.
+    #[schemars(extend("resume" = "free"))]
     pub list_train: String,
     /// Validation samples, in the same forms.
+    #[schemars(extend("resume" = "free"))]
     pub list_val: String,
     /// Number of classes.
     pub num_class: usize,
@@ -44,18 +48,22 @@ pub struct DatasetConfig {
     /// Flip half of the training samples left to right.
     pub random_flip: bool,
     /// YAML file: raw label value → class index or `ignore`; empty: 0 is ignored and k becomes k-1.
+    #[schemars(extend("resume" = "free"))]
     pub label_map: String,
     /// balanced: every rank of a step gets nearly the same pixels; shuffled: a plain shuffle by orientation.
     pub order: OrderKind,
     /// One short edge per step, or one per rank as in the reference.
     pub size_per: SizePer,
     /// How shards are read: auto, mmap or pread.
+    #[schemars(extend("resume" = "free"))]
     pub io: Io,
     /// On a corrupt record: abort, or substitute another sample.
     pub on_corrupt: OnCorrupt,
     /// Local folder (a disk, /dev/shm) that shards are copied to once per node before training; empty: none.
+    #[schemars(extend("resume" = "free"))]
     pub stage: String,
     /// Leave the copy there for the next run; False removes it as soon as every rank has opened it.
+    #[schemars(extend("resume" = "free"))]
     pub stage_keep: bool,
     /// Side of a random square crop of every training sample; 0: none.
     pub crop: u32,
@@ -106,5 +114,45 @@ impl Default for DatasetConfig {
             scale_jitter: [1.0, 1.0],
             color_jitter: 0.0,
         }
+    }
+}
+
+/// The longest side of anything, in pixels; what is computed from it fits its types.
+const MAX_SIDE: u32 = 1 << 16;
+
+impl DatasetConfig {
+    /// The first value that cannot be meant, in one line that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        let (rate, padding) = (self.segm_downsampling_rate, self.padding_constant);
+        require((1..=255).contains(&self.num_class), || {
+            format!("DATASET.num_class is {}: set it to 1 … 255", self.num_class)
+        })?;
+        require(!self.imgSizes.is_empty(), || {
+            "DATASET.imgSizes must name at least one short edge, such as (300, 375, 450)".into()
+        })?;
+        let shortest = self.imgSizes.iter().map(|&size| ("imgSizes", size, 1));
+        let others = [("imgMaxSize", self.imgMaxSize, 1), ("padding_constant", padding, 1), ("crop", self.crop, 0)];
+        for (key, side, least) in shortest.chain(others) {
+            require((least..=MAX_SIDE).contains(&side), || {
+                format!("DATASET.{key}: {side} is no possible side in pixels: set it to {least} … {MAX_SIDE}")
+            })?;
+        }
+        require(rate > 0 && padding.is_multiple_of(rate), || {
+            format!(
+                "DATASET.padding_constant is {padding}: set it to a multiple of DATASET.segm_downsampling_rate ({rate})"
+            )
+        })?;
+        require(self.crop.is_multiple_of(padding), || {
+            format!("DATASET.crop is {}: set it to a multiple of DATASET.padding_constant ({padding})", self.crop)
+        })?;
+        let [low, high] = self.scale_jitter;
+        require(low >= 0.01 && low <= high && high <= 100.0, || {
+            format!(
+                "DATASET.scale_jitter is [{low:?}, {high:?}]: give a range between 0.01 and 100, such as [0.5, 2.0]"
+            )
+        })?;
+        require((0.0..=1.0).contains(&self.color_jitter), || {
+            format!("DATASET.color_jitter is {}: set it to 0 … 1", self.color_jitter)
+        })
     }
 }

@@ -7,9 +7,10 @@ use super::DatasetConfig;
 use super::dataset::Dataset;
 use super::source::DataError;
 use crate::comm::{self, Comm};
+use crate::durable::{self, Unfinished};
 use crate::fault::Kind;
 use crate::retry;
-use crate::shard::{Fault, INDEX_FILE, Index, ShardError, ShardInfo, write_durably};
+use crate::shard::{Fault, INDEX_FILE, Index, ShardError, ShardInfo};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -75,7 +76,7 @@ fn copy_set(index: &Index, source: &Path, target: &Path) -> Result<(), DataError
     }
     let listed = source.join(INDEX_FILE);
     let bytes = retry::read(&listed, || fs::read(&listed)).map_err(|error| DataError::Read(listed.clone(), error))?;
-    write_durably(&target.join(INDEX_FILE), &bytes).map_err(fail)?;
+    durable::write(&target.join(INDEX_FILE), &bytes).map_err(fail)?;
     log::info!("{}: {copied} of {} shards copied, the others were there", target.display(), index.shards.len());
     Ok(())
 }
@@ -91,29 +92,22 @@ fn is_right(file: &Path, shard: &ShardInfo) -> bool {
 
 fn copy_shard(shard: &ShardInfo, source: &Path, target: &Path) -> Result<(), DataError> {
     let from = source.join(&shard.file);
-    let unfinished = target.join(format!(".{}", shard.file));
     let write_error = |error| DataError::Stage(target.join(&shard.file), error);
     let copied = retry::read(&from, || {
         let mut reader = File::open(&from)?;
-        Ok::<_, io::Error>(match File::create(&unfinished) {
-            Ok(mut writer) => copy(&mut reader, &mut writer)?.map(|copied| (copied, writer)),
+        Ok::<_, io::Error>(match Unfinished::create(&target.join(&shard.file)) {
+            Ok(mut unfinished) => copy(&mut reader, unfinished.file())?.map(|copied| (copied, unfinished)),
             Err(error) => Err(error),
         })
     });
     let copied = copied.map_err(|error| DataError::Read(from.clone(), error))?;
-    let ((length, hash), writer) = copied.map_err(|error| {
-        // The disk may be full of it.
-        let _ = fs::remove_file(&unfinished);
-        write_error(error)
-    })?;
+    let ((length, hash), unfinished) = copied.map_err(write_error)?;
     if (length, &hash) != (shard.bytes, &shard.blake3) {
         let fault =
             if length == shard.bytes { Fault::Hash } else { Fault::Length { expected: shard.bytes, found: length } };
-        // A damaged copy is of no use to anyone; should it stay, its name says that it is unfinished.
-        let _ = fs::remove_file(&unfinished);
         return Err(ShardError::new(&from, fault).into());
     }
-    writer.sync_all().and_then(|()| fs::rename(&unfinished, target.join(&shard.file))).map_err(write_error)
+    unfinished.publish().map_err(write_error)
 }
 
 /// Copies to the end: length and BLAKE3. The outer error is that of reading, the inner one that of writing.

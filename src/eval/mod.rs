@@ -15,14 +15,16 @@ pub mod workers;
 pub use crate::metrics::Iou;
 pub use outcome::Outcome;
 
+use crate::bad_input;
 use crate::comm::{Comm, agree};
 use crate::data::{DatasetConfig, dataset::Dataset, resize::Resizer};
-use crate::fault;
+use crate::durable;
+use crate::fault::{self, require};
 use crate::metrics::Confusion;
 use crate::model::{ModelConfig, Network};
-use crate::report::html::run::OVERLAYS;
 use crate::report::overlay::{self, Image};
-use crate::report::{palette::Classes, progress, write_whole};
+use crate::report::{palette::Classes, progress};
+use crate::run_dir::RunDir;
 use crate::torch::memory;
 use anyhow::Context;
 use boundary::BoundaryCounts;
@@ -78,6 +80,19 @@ impl Default for ValConfig {
     }
 }
 
+impl ValConfig {
+    /// The first value that cannot be meant, in one line that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        require((1..=65536).contains(&self.batch_size), || {
+            format!("VAL.batch_size is {}: set it to 1 … 65536", self.batch_size)
+        })?;
+        for (key, side) in [("window", self.window), ("stride", self.stride)] {
+            require(side <= 65536, || format!("VAL.{key} is {side}: set it to at most 65536 pixels"))?;
+        }
+        Ok(())
+    }
+}
+
 /// What `segdist eval` is asked for.
 pub struct EvalJob<'a> {
     /// DATASET; list_val is evaluated.
@@ -101,6 +116,9 @@ pub struct EvalJob<'a> {
 /// Evaluates the network that [`weights_choice`] finds, and prints the result on rank 0.
 pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
     memory::keep_freed_memory();
+    if job.dataset.list_val.is_empty() {
+        bad_input!("DATASET.list_val is empty: name the images to evaluate on");
+    }
     let open = || {
         scorer::check(job.dataset, job.val).map_err(fault::classified)?;
         let source = Dataset::open(job.dataset, &job.dataset.list_val).map_err(fault::classified)?;
@@ -114,8 +132,11 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         eprintln!("weights: {origin}");
     }
     let classes = classes(&source, &origin, job.dataset.num_class);
-    let overlays =
-        job.val.visualize.then(|| Overlays { folder: job.dir.join(OVERLAYS), below: usize::MAX, optional: false });
+    let overlays = job.val.visualize.then(|| Overlays {
+        folder: RunDir::new(job.dir).overlays(),
+        below: usize::MAX,
+        optional: false,
+    });
     let evaluation = Evaluation {
         source: &source,
         dataset: job.dataset,
@@ -293,6 +314,7 @@ impl Evaluation<'_> {
         let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
         std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
         let path = folder.join(format!("{:05}-{stem}.png", image.index));
-        write_whole(&path, &picture.png()?).with_context(|| format!("{}: cannot be written", path.display()))
+        durable::write_unsynced(&path, &picture.png()?)
+            .with_context(|| format!("{}: cannot be written", path.display()))
     }
 }

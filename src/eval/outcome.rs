@@ -1,8 +1,9 @@
 //! The result of an evaluation, and the forms it is given in.
 
+use crate::durable;
 use crate::metrics::{Confusion, Iou};
 use crate::report::palette::Classes;
-use crate::report::{canvas::Canvas, matrix, table, write_whole};
+use crate::report::{canvas::Canvas, matrix, table};
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -111,7 +112,7 @@ impl Outcome {
     /// truth) and `<stem>.confusion.png`.
     pub fn write_csv(&self, path: &Path) -> anyhow::Result<()> {
         let write = |path: &Path, bytes: &[u8]| {
-            write_whole(path, bytes).with_context(|| format!("{}: cannot be written", path.display()))
+            durable::write(path, bytes).with_context(|| format!("{}: cannot be written", path.display()))
         };
         write(path, self.csv().as_bytes())?;
         write(&path.with_extension("confusion.csv"), self.confusion_csv().as_bytes())?;
@@ -146,7 +147,20 @@ impl Outcome {
     }
 }
 
-/// A CSV field.
+/// A CSV field. What a spreadsheet would compute (`=cmd`) stays text by a quote in front.
 fn quoted(text: &str) -> String {
-    if text.contains([',', '"', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_string() }
+    let computed = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = if computed { format!("'{text}") } else { text.to_string() };
+    if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_spreadsheet_computes_no_name() {
+        let fields = ["road", "a,b", "say \"x\"", "=cmd|' /C calc'!A0", "-1", "@sum"].map(quoted);
+        assert_eq!(fields, ["road", "\"a,b\"", "\"say \"\"x\"\"\"", "'=cmd|' /C calc'!A0", "'-1", "'@sum"]);
+    }
 }

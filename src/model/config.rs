@@ -1,5 +1,6 @@
 //! The section MODEL of the configuration.
 
+use crate::fault::require;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,14 +19,18 @@ pub struct ModelConfig {
     /// Share of residual branches dropped in the last block of mit, convnext and dino encoders, less in those before.
     pub drop_path: f64,
     /// Encoder weights to start from (.pth or .safetensors); empty: ImageNet's, or random values.
+    #[schemars(extend("resume" = "free"))]
     pub weights_encoder: String,
     /// Decoder weights to start from (.pth or .safetensors); empty: random values.
+    #[schemars(extend("resume" = "free"))]
     pub weights_decoder: String,
     /// Channels between encoder and decoder; 0: the encoder's own width.
     pub fc_dim: usize,
     /// Folder with ImageNet weights under the reference's file names, for when weights_encoder is empty.
+    #[schemars(extend("resume" = "free"))]
     pub pretrained_dir: String,
     /// pretrained: ImageNet weights are expected; random: none are wanted.
+    #[schemars(extend("resume" = "free"))]
     pub init: Init,
     /// Running statistics: debiased (the reference's multi-GPU rule) or plain (an exponential average).
     pub bn_running: BnRunning,
@@ -92,5 +97,16 @@ impl Default for ModelConfig {
             bn_variance: BnVariance::Offset,
             skip_mismatched: false,
         }
+    }
+}
+
+impl ModelConfig {
+    /// The first value that cannot be meant, in one line that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        let momentum = self.bn_momentum.unwrap_or(0.1);
+        require(momentum > 0.0 && momentum <= 1.0, || {
+            format!("MODEL.bn_momentum is {momentum}: set it to more than 0, at most 1")
+        })?;
+        require(self.fc_dim <= 1 << 16, || format!("MODEL.fc_dim is {}: set it to at most 65536", self.fc_dim))
     }
 }

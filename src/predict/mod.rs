@@ -9,13 +9,14 @@ mod files;
 
 use crate::comm::{Comm, agree};
 use crate::data::{DatasetConfig, decode, resize, source::DataError};
+use crate::durable;
 use crate::eval::input::{self, Input};
 use crate::eval::scorer::{self, Scorer};
 use crate::eval::{ValConfig, fuse, weights_choice, workers};
 use crate::fault::{self, Failure, Kind};
 use crate::model::{ModelConfig, Network};
 use crate::report::overlay::{self, Image};
-use crate::report::{palette::Classes, picture, progress, write_whole};
+use crate::report::{palette::Classes, picture, progress};
 use crate::retry;
 use crate::torch::memory;
 use anyhow::Context;
@@ -183,7 +184,7 @@ impl Predictor<'_> {
         name.push(".");
         name.push(ending);
         let path = self.job.out.join(name);
-        write_whole(&path, bytes).with_context(|| format!("{}: cannot be written", path.display()))
+        durable::write_unsynced(&path, bytes).with_context(|| format!("{}: cannot be written", path.display()))
     }
 }
 

@@ -2,11 +2,9 @@
 
 use super::html::run;
 use super::tensorboard::EventWriter;
+use crate::run_dir::RunDir;
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// The folder's name in a run's folder.
-const FOLDER: &str = "tensorboard";
 
 /// Rank 0's event file. Where it cannot be written, a warning says so once and training goes on.
 pub struct Board {
@@ -15,9 +13,9 @@ pub struct Board {
 }
 
 impl Board {
-    /// Starts an event file below `dir` for a run that continues after `step` updates.
-    pub fn open(dir: &Path, step: u64) -> Board {
-        let mut board = Board { folder: dir.join(FOLDER), writer: None };
+    /// Starts an event file for a run that continues after `step` updates.
+    pub fn open(dir: &RunDir, step: u64) -> Board {
+        let mut board = Board { folder: dir.tensorboard(), writer: None };
         match EventWriter::create(&board.folder, step) {
             Ok(writer) => board.writer = Some(writer),
             Err(cause) => board.give_up(&cause),

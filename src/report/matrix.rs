@@ -65,7 +65,7 @@ fn draw_cells(canvas: &mut Canvas, confusion: &Confusion, (left, cell): (i64, i6
 fn row_names(classes: &Classes, cell: i64) -> Vec<(i64, String)> {
     let step = every(cell, GLYPH + 2);
     let name = |class: usize| match step {
-        1 => format!("{class}: {}", classes.names[class]),
+        1 => format!("{class}: {}", classes.label(class)),
         _ => class.to_string(),
     };
     (0..classes.count()).step_by(step).map(|class| (class as i64, name(class))).collect()
@@ -75,7 +75,7 @@ fn row_names(classes: &Classes, cell: i64) -> Vec<(i64, String)> {
 fn pair_names(confusion: &Confusion, classes: &Classes, most: usize) -> Vec<String> {
     let name = |pair: &Confused| {
         let share = 100.0 * pair.count as f64 / confusion.truth(pair.truth).max(1) as f64;
-        format!("{} taken for {}: {share:.1}%", classes.names[pair.truth], classes.names[pair.prediction])
+        format!("{} taken for {}: {share:.1}%", classes.label(pair.truth), classes.label(pair.prediction))
     };
     confusion.most_confused(most).iter().map(name).collect()
 }

@@ -7,6 +7,8 @@ const PAPER: [u8; 3] = [255, 255, 255];
 const INK: [u8; 3] = [30, 30, 30];
 /// A class below this share of the image is left out of the legend, as in the reference's test.py.
 const SMALLEST_SHARE: f64 = 0.001;
+/// A picture with fewer pixels is never too large for its legend.
+const LARGE: i64 = 16 << 20;
 /// Gap between panels and around the legend, in pixels.
 const MARGIN: i64 = 8;
 
@@ -65,10 +67,10 @@ pub fn comparison(image: Image, truth: &[u8], prediction: &[u8], classes: &Class
 /// Pictures of the image's size in a row, then the legend.
 fn panels(image: Image, pictures: &[Vec<u8>], labels: &[u8], classes: &Classes) -> Canvas {
     let (width, height) = (i64::from(image.width), i64::from(image.height));
-    let entries: Vec<(usize, String)> = shares(labels, classes.count())
+    let mut entries: Vec<(usize, String)> = shares(labels, classes.count())
         .into_iter()
         .filter(|(_, share)| *share >= SMALLEST_SHARE)
-        .map(|(class, share)| (class, format!("{} {:.1}%", classes.names[class], 100.0 * share)))
+        .map(|(class, share)| (class, format!("{} {:.1}%", classes.label(class), 100.0 * share)))
         .collect();
     // As large as the image's height bears, for such pictures are mostly looked at smaller than they are.
     let row = |scale: i64| (GLYPH + 4) * scale;
@@ -77,8 +79,13 @@ fn panels(image: Image, pictures: &[Vec<u8>], labels: &[u8], classes: &Classes) 
     let row = row(scale);
     let widest = entries.iter().map(|(_, text)| text_width(text, scale)).max().unwrap_or(0);
     let pictures_width = pictures.len() as i64 * (width + MARGIN);
-    let full_width = pictures_width + widest + 2 * GLYPH * scale + MARGIN;
+    let mut full_width = pictures_width + widest + 2 * GLYPH * scale + MARGIN;
     let full_height = height.max(entries.len() as i64 * row + MARGIN);
+    // Beside a column of a million pixels a legend would take a thousand times the picture's memory.
+    if full_width * full_height > 4 * pictures_width * height + LARGE {
+        entries.clear();
+        full_width = pictures_width;
+    }
     let mut canvas = Canvas::new(full_width, full_height, PAPER);
     for (position, pixels) in pictures.iter().enumerate() {
         canvas.paste((position as i64 * (width + MARGIN), 0), width, pixels);

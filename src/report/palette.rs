@@ -30,6 +30,17 @@ impl Classes {
         Classes { names: (0..count).map(name).collect(), colours: (0..count).map(colour).collect() }
     }
 
+    /// The class's name as pictures show it, cut where it is longer than any has to be.
+    pub fn label(&self, class: usize) -> String {
+        const MOST: usize = 40;
+        let name = &self.names[class];
+        if name.chars().count() <= MOST {
+            name.clone()
+        } else {
+            name.chars().take(MOST - 2).chain("..".chars()).collect()
+        }
+    }
+
     /// Number of classes.
     pub fn count(&self) -> usize {
         self.names.len()

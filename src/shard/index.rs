@@ -1,6 +1,7 @@
 //! index.json: which shards make the set, and what is known of its classes.
 
-use super::{Fault, ShardError, entry, writer::write_durably};
+use super::{Fault, ShardError, entry};
+use crate::durable;
 use crate::retry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -104,7 +105,7 @@ impl Index {
         text += CRC_KEY;
         let crc = crc32fast::hash(text.as_bytes());
         text += &format!("{crc:08x}{END}");
-        write_durably(&file, text.as_bytes()).map_err(|error| ShardError::new(&file, error.into()))
+        durable::write(&file, text.as_bytes()).map_err(|error| ShardError::new(&file, error.into()))
     }
 
     /// Reads and checks index.json in `dir`.

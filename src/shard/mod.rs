@@ -67,4 +67,4 @@ pub use error::{Fault, Part, ShardError};
 pub use index::{INDEX_FILE, Index, ShardInfo};
 pub use reader::{Set, Shard};
 pub use sigbus::set_rank;
-pub use writer::{Record, compress_label, shard_name, write_durably, write_shard};
+pub use writer::{Record, compress_label, shard_name, write_shard};

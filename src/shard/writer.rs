@@ -2,8 +2,8 @@
 
 use super::entry::{self, Codec, Entry};
 use super::{Fault, ShardError, ShardInfo};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use crate::durable;
+use std::io;
 use std::path::Path;
 
 /// Labels are written once and read in every pass; above this level they hardly shrink.
@@ -54,7 +54,7 @@ pub fn write_shard(dir: &Path, number: usize, records: &[Record]) -> Result<Shar
         bytes.extend(&record.label);
         bytes.resize(entry::align(bytes.len() as u64) as usize, 0);
     }
-    write_durably(&path, &bytes).map_err(|error| fail(error.into()))?;
+    durable::write(&path, &bytes).map_err(|error| fail(error.into()))?;
     Ok(ShardInfo {
         file: shard_name(number),
         records: records.len() as u32,
@@ -77,17 +77,4 @@ fn entry_of(record: &Record) -> Result<Entry, String> {
         image_crc: crc32fast::hash(&record.image),
         label_crc: crc32fast::hash(&record.label),
     })
-}
-
-/// Writes a file under a name with a leading dot, brings it to the disk and only then gives it its name.
-pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidFilename.into());
-    };
-    let unfinished = dir.join(format!(".{}", name.to_string_lossy()));
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    File::open(dir)?.sync_all()
 }

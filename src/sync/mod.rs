@@ -9,6 +9,7 @@ pub mod transport;
 
 pub use transfer::Backend;
 
+use crate::fault::require;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -45,6 +46,16 @@ pub struct DistConfig {
 }
 
 impl DistConfig {
+    /// The first value that cannot be meant, in one line that names the key.
+    pub fn validate(&self) -> Result<(), String> {
+        require(self.bucket_mb > 0.0 && self.bucket_mb <= 65536.0, || {
+            format!("DIST.bucket_mb is {}: set it to more than 0, at most 65536", self.bucket_mb)
+        })?;
+        require(self.start_timeout_s > 0.0 && self.stall_timeout_s > 0.0, || {
+            "DIST.start_timeout_s and DIST.stall_timeout_s must be more than 0 seconds".into()
+        })
+    }
+
     /// `bucket_mb` in bytes.
     pub fn bucket_bytes(&self) -> usize {
         (self.bucket_mb * 1_048_576.0) as usize

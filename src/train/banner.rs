@@ -35,9 +35,9 @@ pub fn table(
         (
             "data",
             format!(
-                "{} training and {} validation images, {} classes",
+                "{} training and {} images, {} classes",
                 data.train.source.len(),
-                data.val.len(),
+                data.val.as_ref().map_or("no validation".into(), |val| format!("{} validation", val.len())),
                 dataset.num_class
             ),
         ),

@@ -4,12 +4,12 @@ use super::{Job, Resume, TrainConfig, replica};
 use crate::checkpoint::{self, Lock, Score, State};
 use crate::comm::{Comm, agree};
 use crate::data::order::ORDER_VERSION;
-use crate::fault;
+use crate::durable;
+use crate::fault::{self, Kind};
 use crate::model::weights;
+use crate::run_dir::RunDir;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::Write;
 use std::path::PathBuf;
 
 /// Where a run begins; chosen by rank 0, the same on all.
@@ -69,7 +69,10 @@ impl Beginning {
 fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
     match &job.resume {
         Resume::None => {
-            if let Some(place) = checkpoint::set_aside(job.dir).map_err(fault::classified)? {
+            let moved = |cause| {
+                fault::error(Kind::of(&cause), format!("{}: the old run cannot be moved: {cause}", job.dir.display()))
+            };
+            if let Some(place) = RunDir::new(job.dir).set_aside().map_err(moved)? {
                 log::info!("the run that was in {} is now in {}", job.dir.display(), place.display());
             }
             Ok(None)
@@ -88,9 +91,8 @@ fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
 /// The configuration must agree with the checkpoint's in all that the future depends on.
 fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
     let now = serde_yaml::from_str(&job.config)?;
-    let mut saved: serde_yaml::Value = serde_yaml::from_str(&state.config)?;
-    saved["TRAIN"]["global_batch"] = state.global_batch.into();
-    let differing = checkpoint::disagreements(&saved, &now);
+    let saved = checkpoint::configuration(&path, &state).map_err(fault::classified)?;
+    let differing = checkpoint::disagreements(&saved, &now, &job.rules);
     if !differing.is_empty() {
         let list: Vec<String> = differing.iter().map(ToString::to_string).collect();
         crate::bad_input!(
@@ -107,7 +109,7 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
         );
     }
     // Later checkpoints, damaged or not, are of a future that will be made again.
-    checkpoint::set_aside_after(job.dir, state.step).map_err(fault::classified)?;
+    checkpoint::set_aside_after(&RunDir::new(job.dir), state.step).map_err(fault::classified)?;
     let loss_scale = Some((state.loss_scale, state.loss_scale_steps));
     let State { step, global_batch, updates, scores, dataset_id, labels_id, .. } = state;
     Ok(Beginning {
@@ -123,15 +125,8 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
 
 /// DIR/config.yaml, complete or not there.
 fn write_config(job: &Job, beginning: &Beginning) -> anyhow::Result<()> {
-    let path = job.dir.join("config.yaml");
+    let path = RunDir::new(job.dir).config();
     let text =
         format!("# segdist {}, {} images a step\n{}", env!("CARGO_PKG_VERSION"), beginning.global_batch, job.config);
-    let temporary = job.dir.join(".config.yaml");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)
-    };
-    write().with_context(|| format!("{}: cannot be written", path.display()))
+    durable::write(&path, text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))
 }

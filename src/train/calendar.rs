@@ -1,13 +1,12 @@
 //! The calendar of a run: what is due after which update.
 
 use super::OnNonfinite;
-use super::recorder::Recorder;
 use super::{Ended, Run, Update};
 use crate::checkpoint::Score;
 use crate::eval;
 use crate::fault::{self, Agreed};
-use crate::report::html::run::OVERLAYS;
 use crate::report::palette::Classes;
+use crate::run_dir::RunDir;
 use crate::stop::StopRequest;
 use crate::sync::replicas;
 use std::rc::Rc;
@@ -53,8 +52,9 @@ impl Run<'_> {
         if !update.stop || update.step == total {
             return Ok(None);
         }
-        self.finish_saving()?;
-        if self.comm.is_root() {
+        self.secure()?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.stopped(update.step);
             log::info!("stopped on request at step {}: start again to continue", update.step);
         }
         Ok(Some(Ended::Stopped))
@@ -62,16 +62,18 @@ impl Run<'_> {
 
     /// The final evaluation; the last checkpoint, safe since before, is written again with its score.
     fn finish(&mut self) -> anyhow::Result<()> {
-        self.finish_saving()?;
-        let step = self.trainer.step;
+        if self.was_finished {
+            self.evaluate()?;
+            return Ok(self.comm.barrier()?);
+        }
+        self.secure()?;
         self.evaluate()?;
-        if let Some(recorder) = &mut self.recorder
-            && !self.was_finished
-        {
-            self.watchdog.progress(step, "checkpoint");
+        if let Some(recorder) = &mut self.recorder {
             recorder.save(&mut self.trainer, &self.state);
-            recorder.finish_saving()?;
-            recorder.finished(step)?;
+        }
+        self.secure()?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finished(self.trainer.step)?;
         }
         // Nobody leaves before that is done: where rank 0 dies over it, another one does it.
         Ok(self.comm.barrier()?)
@@ -134,13 +136,14 @@ impl Run<'_> {
 
     fn evaluate(&mut self) -> anyhow::Result<()> {
         let step = self.trainer.step;
+        let Some(val) = &self.data.val else { return Ok(()) };
         self.watchdog.progress(step, "evaluation");
         fault::point("evaluation");
-        let (job, trainer, val, watchdog) = (self.job, &self.trainer, &self.data.val, &self.watchdog);
+        let (job, trainer, watchdog) = (self.job, &self.trainer, &self.watchdog);
         let classes = Classes::new(job.recipe.dataset.num_class, val.class_names(), val.palette());
         // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
         let overlays = self.comm.is_root().then(|| eval::Overlays {
-            folder: job.dir.join(OVERLAYS),
+            folder: RunDir::new(job.dir).overlays(),
             below: SAMPLES * self.comm.size(),
             optional: true,
         });
@@ -177,8 +180,12 @@ impl Run<'_> {
         recorder.check_saved()
     }
 
-    fn finish_saving(&mut self) -> anyhow::Result<()> {
-        self.watchdog.progress(self.trainer.step, "checkpoint");
-        self.recorder.as_mut().map_or(Ok(()), Recorder::finish_saving)
+    /// Rank 0 waits until the present state is on the disk.
+    fn secure(&mut self) -> anyhow::Result<()> {
+        let (step, watchdog) = (self.trainer.step, &self.watchdog);
+        let alive = || watchdog.progress(step, "checkpoint");
+        alive();
+        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        recorder.secure(&mut self.trainer, &self.state, alive)
     }
 }

@@ -1,5 +1,6 @@
 //! TRAIN: the recipe's numbers.
 
+use crate::fault::require;
 use crate::loss::LossNorm;
 use crate::optim::{Amp, LossScale, Optim, Rule};
 use crate::schedule::{self, Curve, Schedule};
@@ -13,6 +14,7 @@ pub struct TrainConfig {
     /// Images in one micro-batch, what one rank runs at once.
     pub batch_size_per_gpu: usize,
     /// Images in one update; 0: batch_size_per_gpu times the ranks of the first start. Kept when a run is resumed.
+    #[schemars(extend("resume" = "kept"))]
     pub global_batch: usize,
     /// Epochs to train for.
     pub num_epoch: u64,
@@ -43,8 +45,10 @@ pub struct TrainConfig {
     /// Keep the network in evaluation mode: running statistics instead of the batch's, no dropout.
     pub fix_bn: bool,
     /// Threads that decode and resize images on each rank; at most the cores it may use.
+    #[schemars(extend("resume" = "free"))]
     pub workers: usize,
     /// Steps between two display lines and two "train" lines of metrics.jsonl.
+    #[schemars(extend("resume" = "free"))]
     pub disp_iter: u64,
     /// Seed of the order, the augmentation, dropout and random initial values.
     pub seed: u64,
@@ -56,16 +60,20 @@ pub struct TrainConfig {
     /// others convert).
     pub amp: Amp,
     /// The first loss scale with amp fp16, a power of two.
+    #[schemars(extend("resume" = "free"))]
     pub loss_scale: f64,
     /// Keep images and weights in channels-last memory order.
     pub channels_last: bool,
     /// Largest global gradient norm; 0: no clipping.
     pub clip_norm: f64,
     /// On a non-finite loss or gradient: stop, or skip that update on all ranks.
+    #[schemars(extend("resume" = "free"))]
     pub on_nonfinite: OnNonfinite,
     /// With on_nonfinite skip: updates skipped in a row after which the run stops.
+    #[schemars(extend("resume" = "free"))]
     pub max_skips: u64,
     /// Checkpoint and end with code 75 after this many minutes; 0: no limit.
+    #[schemars(extend("resume" = "free"))]
     pub max_minutes: f64,
 }
 
@@ -145,10 +153,12 @@ impl TrainConfig {
 
     /// The first thing that is wrong, in one line that says which key to set to what.
     pub fn validate(&self) -> Result<(), String> {
-        fn require(holds: bool, message: impl FnOnce() -> String) -> Result<(), String> {
-            if holds { Ok(()) } else { Err(message()) }
-        }
-        require(self.batch_size_per_gpu > 0, || "TRAIN.batch_size_per_gpu is 0: set it to at least 1".into())?;
+        require((1..=65536).contains(&self.batch_size_per_gpu), || {
+            format!("TRAIN.batch_size_per_gpu is {}: set it to 1 … 65536", self.batch_size_per_gpu)
+        })?;
+        require(self.global_batch <= 1 << 24, || {
+            format!("TRAIN.global_batch is {}: set it to at most {}", self.global_batch, 1 << 24)
+        })?;
         require(self.num_epoch > 0 && self.epoch_iters > 0, || {
             "TRAIN.num_epoch and TRAIN.epoch_iters must be at least 1".into()
         })?;

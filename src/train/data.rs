@@ -16,7 +16,8 @@ use std::sync::Arc;
 /// What is trained and validated on.
 pub struct Data {
     pub train: Samples,
-    pub val: Arc<Dataset>,
+    /// None where DATASET.list_val is empty: training without evaluation.
+    pub val: Option<Arc<Dataset>>,
 }
 
 impl Data {
@@ -25,8 +26,9 @@ impl Data {
         let Recipe { dataset, train, .. } = job.recipe;
         let open = |list: &str| stage::open(comm, dataset, list).map_err(fault::classified);
         // Both before either's error: opening is a collective.
-        let (source, val) = (open(&dataset.list_train), open(&dataset.list_val));
-        let (source, val) = (Arc::new(source?), Arc::new(val?));
+        let list_val = Some(&dataset.list_val).filter(|list| !list.is_empty());
+        let (source, val) = (open(&dataset.list_train), list_val.map(|list| open(list)).transpose());
+        let (source, val) = (Arc::new(source?), val?.map(Arc::new));
         if let Some((samples, labels)) = &beginning.data {
             check(samples, labels, &source, dataset)?;
         }

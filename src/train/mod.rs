@@ -19,7 +19,7 @@ pub use place::Place;
 pub use replica::Replica;
 pub use trainer::{Shown, Trainer, Update};
 
-use crate::checkpoint::{CheckpointConfig, Lock, State};
+use crate::checkpoint::{CheckpointConfig, Lock, Rules, State};
 use crate::comm::journal::Journal;
 use crate::comm::trace::{Lane, Trace};
 use crate::comm::watchdog::{Limits, Watchdog};
@@ -75,6 +75,8 @@ pub struct Job<'a> {
     pub dir: &'a Path,
     /// The resolved configuration as YAML, to be kept with the run.
     pub config: String,
+    /// What of it may differ from the run's before, where one is resumed.
+    pub rules: Rules,
     /// `--resume`.
     pub resume: Resume,
     /// Listens for signals; installed before MPI, so that none is lost.
@@ -158,16 +160,22 @@ impl<'a> Run<'a> {
         let links = Links::connect(recipe, &replica.flat, &steps, &journal)?;
         let batches = data.load(job, &place, beginning.step, all)?;
         let trainer = Trainer::new(recipe, replica, links, batches, &beginning);
-        let recorder = all.is_root().then(|| Recorder::open(job, state.step, state.global_batch)).transpose()?;
-        if let Some(recorder) = &recorder {
+        let total = recipe.train.total_steps();
+        let evaluated = data.val.is_none() || state.scores.iter().any(|score| score.step == total);
+        let was_finished = beginning.checkpoint.is_some() && state.step == total && evaluated;
+        let mut recorder = all.is_root().then(|| Recorder::open(job, state.step, state.global_batch)).transpose()?;
+        if let Some(recorder) = &mut recorder {
             recorder.announce(&banner);
+            if !was_finished {
+                recorder.started(state.step, all.size());
+            }
         }
         let me = regroup::name(all);
         Ok(Run {
             members: regroup::all_gather_text(all, &me)?,
             me,
             watchdog: watchdog(job, comm, &journal)?,
-            was_finished: state.scores.iter().any(|score| score.step == recipe.train.total_steps()),
+            was_finished,
             comm: steps,
             journal,
             last: None,
@@ -213,8 +221,8 @@ fn shake_hands(state: &State, data: &Data, network: &Network, comm: &dyn Comm) -
         ("configuration", state.config.clone()),
         ("training data set", state.dataset_id.clone()),
         ("classes of the training labels", state.labels_id.clone()),
-        ("validation data set", data.val.id().to_owned()),
-        ("classes of the validation labels", data.val.labels_id()),
+        ("validation data set", data.val.as_ref().map_or(String::new(), |val| val.id().to_owned())),
+        ("classes of the validation labels", data.val.as_ref().map_or(String::new(), |val| val.labels_id())),
         ("parameters", shapes),
         ("first step", state.step.to_string()),
     ];

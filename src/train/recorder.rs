@@ -3,20 +3,21 @@
 use super::Job;
 use super::trainer::{Shown, Trainer, Update};
 use crate::checkpoint::{CheckpointConfig, SaveReport, Saver, State};
+use crate::comm;
 use crate::data::batch_source::BatchSource;
+use crate::durable;
 use crate::eval;
 use crate::report::board::Board;
+use crate::report::event::{self, Event};
 use crate::report::history::History;
-use crate::report::html::run::{ABOUT, EVALUATION, OVERLAYS, SUMMARY};
 use crate::report::progress::{Progress, StepLine};
-use crate::report::{run_curve, write_whole};
-use serde_json::json;
-use std::path::PathBuf;
+use crate::report::run_curve;
+use crate::run_dir::RunDir;
 use std::time::{Duration, Instant};
 
 /// Rank 0's files and progress line.
 pub struct Recorder {
-    dir: PathBuf,
+    dir: RunDir,
     history: History,
     board: Board,
     progress: Progress,
@@ -27,16 +28,21 @@ pub struct Recorder {
     /// Sums since the last report: steps, seconds of steps, of data, of communication.
     since: (u64, f64, f64, f64),
     last_save: Instant,
+    /// The step whose checkpoint is on the disk, as far as this process wrote it.
+    saved: Option<u64>,
+    /// Failures since then, and the last one's cause.
     failures: u64,
+    failure: String,
 }
 
 impl Recorder {
     /// Opens what is in DIR at a number of finished updates.
     pub fn open(job: &Job, step: u64, global_batch: usize) -> anyhow::Result<Recorder> {
+        let dir = RunDir::new(job.dir);
         Ok(Recorder {
-            dir: job.dir.to_owned(),
+            dir: dir.clone(),
             history: History::open(job.dir, step)?,
-            board: Board::open(job.dir, step),
+            board: Board::open(&dir, step),
             progress: Progress::new(!job.quiet, step, job.recipe.train.total_steps()),
             saver: Saver::new(job.dir, job.checkpoint),
             config: job.checkpoint.clone(),
@@ -44,15 +50,17 @@ impl Recorder {
             epoch_iters: job.recipe.train.epoch_iters,
             since: Default::default(),
             last_save: Instant::now(),
+            saved: None,
             failures: 0,
+            failure: String::new(),
         })
     }
 
     /// Shows and keeps what the run resolved to.
     pub fn announce(&self, banner: &str) {
         self.progress.print(banner);
-        if let Err(cause) = write_whole(&self.dir.join(ABOUT), banner.as_bytes()) {
-            log::warn!("{}: cannot be written: {cause}", self.dir.join(ABOUT).display());
+        if let Err(cause) = durable::write(&self.dir.about(), banner.as_bytes()) {
+            log::warn!("{}: cannot be written: {cause}", self.dir.about().display());
         }
     }
 
@@ -66,7 +74,7 @@ impl Recorder {
 
     /// Shows and logs the update, with the mean times since the last report, unless that was done before.
     pub fn report(&mut self, update: &Update, shown: Shown) {
-        if self.history.has("train", update.step) {
+        if self.history.has_train(update.step) {
             return;
         }
         let Shown { loss, accuracy, reads, substituted } = shown;
@@ -94,39 +102,37 @@ impl Recorder {
         ];
         self.board.scalars(update.step, &scalars);
         let epoch = update.step as f64 / self.epoch_iters as f64;
-        self.log(
-            "train",
-            update.step,
-            json!({
-                "epoch": epoch, "loss": loss, "acc": accuracy,
-                "lr_encoder": update.lr_encoder, "lr_decoder": update.lr_decoder,
-                "step_s": mean(step_s), "data_s": mean(data_s), "comm_s": mean(comm_s), "images_per_s": images_per_s,
-                "read_retries": reads.retries, "read_failures": reads.failures, "substituted": substituted,
-            }),
-        );
+        let train = event::Train {
+            epoch,
+            loss,
+            acc: accuracy,
+            lr_encoder: update.lr_encoder,
+            lr_decoder: update.lr_decoder,
+            step_s: mean(step_s),
+            data_s: mean(data_s),
+            comm_s: mean(comm_s),
+            images_per_s,
+            read_retries: reads.retries,
+            read_failures: reads.failures,
+            substituted,
+        };
+        self.log(update.step, Event::Train(train));
     }
 
     /// Notes an update that was not made.
     pub fn skipped(&mut self, update: &Update, message: &str) {
         log::warn!("{message}");
-        self.log("skipped", update.step, json!({ "cause": message }));
+        self.log(update.step, Event::Skipped { cause: message.to_owned() });
     }
 
     /// Shows an evaluation, and logs it unless that was done before.
     pub fn evaluated(&mut self, step: u64, outcome: &eval::Outcome) {
         self.progress.print(&outcome.table());
-        if self.history.has("eval", step) {
+        if self.history.has_eval(step) {
             return;
         }
-        self.log(
-            "eval",
-            step,
-            json!({
-                "mean_iou": outcome.mean_iou,
-                "pixel_accuracy": outcome.pixel_accuracy,
-                "mean_accuracy": outcome.mean_accuracy,
-            }),
-        );
+        let eval::Outcome { mean_iou, pixel_accuracy, mean_accuracy, .. } = *outcome;
+        self.log(step, Event::Eval(event::Eval { mean_iou, pixel_accuracy, mean_accuracy }));
         self.show(step, outcome);
     }
 
@@ -142,14 +148,14 @@ impl Recorder {
             of_all.into_iter().chain(of_classes).filter_map(|(tag, value)| Some((tag, value.as_f64()?))).collect();
         let scalars: Vec<(&str, f64)> = named.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
         self.board.scalars(step, &scalars);
-        self.board.overlays(step, &self.dir.join(OVERLAYS));
+        self.board.overlays(step, &self.dir.overlays());
         let write = || -> anyhow::Result<()> {
-            outcome.write_csv(&self.dir.join(EVALUATION))?;
-            write_whole(&self.dir.join(SUMMARY), format!("{summary:#}\n").as_bytes())?;
+            outcome.write_csv(&self.dir.evaluation_table())?;
+            durable::write(&self.dir.evaluation(), format!("{summary:#}\n").as_bytes())?;
             run_curve::draw(&self.dir)
         };
         if let Err(cause) = write() {
-            log::warn!("{}: step {step} is evaluated, but not drawn: {cause:#}", self.dir.display());
+            log::warn!("{}: step {step} is evaluated, but not drawn: {cause:#}", self.dir.path().display());
         }
     }
 
@@ -172,57 +178,103 @@ impl Recorder {
         let model: Vec<_> =
             variables.iter().map(|variable| (variable.name.clone(), variable.tensor.shallow_clone())).collect();
         trainer.copying = Some(self.saver.save(state, &model, &trainer.optimizer.state()));
-        self.last_save = Instant::now();
+        (self.last_save, self.saved) = (Instant::now(), None);
     }
 
     /// Logs checkpoints that are done since the last call.
     pub fn check_saved(&mut self) -> anyhow::Result<()> {
         while let Some(outcome) = self.saver.poll() {
-            self.saved(&outcome)?;
+            self.note(&outcome);
+        }
+        if self.failures >= self.config.max_failures.max(1) {
+            anyhow::bail!("{} checkpoints in a row could not be written: {}", self.failures, self.failure);
         }
         Ok(())
     }
 
     /// Waits for the checkpoint being written.
-    pub fn finish_saving(&mut self) -> anyhow::Result<()> {
+    fn finish_saving(&mut self) {
         for outcome in self.saver.finish() {
-            self.saved(&outcome)?;
+            self.note(&outcome);
         }
         // The checkpoint is what counts; a history that cannot be flushed was warned about when it was written.
         let _ = self.history.sync();
+    }
+
+    /// Waits until the trainer's present state is on the disk; where it cannot be written, tries again for
+    /// CHECKPOINT.retry_minutes. Called before a run ends well: the weights are all it leaves.
+    pub fn secure(
+        &mut self,
+        trainer: &mut Trainer<impl BatchSource>,
+        state: &State,
+        alive: impl Fn(),
+    ) -> anyhow::Result<()> {
+        let start = Instant::now();
+        let limit = Duration::try_from_secs_f64(self.config.retry_minutes * 60.0).unwrap_or(Duration::MAX);
+        let mut pause = Duration::from_millis(500);
+        self.finish_saving();
+        while self.saved != Some(trainer.step) {
+            if self.failures > 0 {
+                let left = limit.saturating_sub(start.elapsed());
+                if left.is_zero() {
+                    anyhow::bail!(
+                        "step {}: the last checkpoint could not be written for CHECKPOINT.retry_minutes {}: {}; mend that \
+                         and start again to continue from the checkpoint before it",
+                        trainer.step,
+                        self.config.retry_minutes,
+                        self.failure
+                    );
+                }
+                // Short enough for the watchdog, which hears of it before and after.
+                pause = (2 * pause).min(Duration::from_secs(20));
+                std::thread::sleep(pause.min(left));
+            }
+            alive();
+            self.save(trainer, state);
+            self.finish_saving();
+        }
         Ok(())
     }
 
-    fn saved(&mut self, outcome: &SaveReport) -> anyhow::Result<()> {
-        let times = json!({
-            "stopped_s": outcome.stopped_s, "waited_s": outcome.waited_s, "write_s": outcome.write_s,
-            "bytes": outcome.bytes, "error": outcome.error,
-        });
-        self.log("checkpoint", outcome.step, times);
+    fn note(&mut self, outcome: &SaveReport) {
+        let SaveReport { step, stopped_s, waited_s, write_s, bytes, ref error } = *outcome;
+        let written = event::Checkpoint { stopped_s, waited_s, write_s, bytes, error: error.clone() };
+        self.log(step, Event::Checkpoint(written));
         let _ = self.history.sync();
-        let Some(error) = &outcome.error else {
-            self.failures = 0;
-            return Ok(());
-        };
-        self.failures += 1;
-        log::warn!("step {}: no checkpoint: {error}; the one before it stays", outcome.step);
-        if self.failures >= self.config.max_failures {
-            anyhow::bail!("{} checkpoints in a row could not be written: {error}", self.failures);
+        match error {
+            None => (self.saved, self.failures) = (Some(step), 0),
+            Some(error) => {
+                self.failures += 1;
+                self.failure.clone_from(error);
+                log::warn!("step {step}: no checkpoint: {error}; the one before it stays");
+            }
         }
-        Ok(())
+    }
+
+    /// A line for who trains from here on, unless the run is over.
+    pub fn started(&mut self, step: u64, ranks: usize) {
+        let start = event::Start { ranks, host: comm::hostname(), pid: std::process::id() };
+        self.log(step, Event::Start(start));
+    }
+
+    /// The last line of a start that ended on request.
+    pub fn stopped(&mut self, step: u64) {
+        self.progress.finish();
+        self.log(step, Event::Stopped {});
+        let _ = self.history.sync();
     }
 
     /// The run's last line; `launch/mpirun.sh` believes it, not mpirun's exit code.
     pub fn finished(&mut self, step: u64) -> anyhow::Result<()> {
         self.progress.finish();
-        self.log("finished", step, json!({}));
+        self.log(step, Event::Finished {});
         Ok(self.history.sync()?)
     }
 
     /// A history that cannot be written is no reason to lose the run.
-    fn log(&mut self, event: &str, step: u64, more: serde_json::Value) {
-        if let Err(cause) = self.history.log(event, step, more) {
-            log::warn!("{}: {event} of step {step} is not logged: {cause}", self.dir.join("metrics.jsonl").display());
+    fn log(&mut self, step: u64, event: Event) {
+        if let Err(cause) = self.history.log(step, event) {
+            log::warn!("{}: a line of step {step} is not written: {cause}", self.dir.history().display());
         }
     }
 }

@@ -97,7 +97,9 @@ impl Run<'_> {
                 lock => break Some(lock?),
             }
         };
-        self.recorder = Some(Recorder::open(self.job, self.trainer.step, self.state.global_batch)?);
+        let mut recorder = Recorder::open(self.job, self.trainer.step, self.state.global_batch)?;
+        recorder.started(self.trainer.step, self.comm.size());
+        self.recorder = Some(recorder);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What is new in a metrics.jsonl that another process writes.
 
-use crate::report::history;
+use crate::run_dir::RunDir;
 use anyhow::Context;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -35,7 +35,7 @@ pub struct News {
 impl Follower {
     /// Follows `dir`/metrics.jsonl, which need not exist yet.
     pub fn new(dir: &Path) -> Follower {
-        Follower { path: dir.join(history::FILE), file: None, offset: 0, tail: Vec::new() }
+        Follower { path: RunDir::new(dir).history(), file: None, offset: 0, tail: Vec::new() }
     }
 
     /// Reads the lines that are new. Half a line at the end waits until it is whole.

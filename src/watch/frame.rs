@@ -20,7 +20,7 @@ const NAMES: usize = 15;
 
 /// Everything as lines of text.
 pub fn plain(status: &Status) -> String {
-    let mut text = format!("{}: {}\n", status.dir.display(), status.state());
+    let mut text = format!("{}: {}\n", status.dir.path().display(), status.state());
     if status.written.is_some() {
         let _ = writeln!(text, "{}", status.progress());
     }
@@ -40,7 +40,7 @@ pub fn draw(frame: &mut Frame, status: &Status) {
     let rows = [Constraint::Length(1), Constraint::Length(1), Constraint::Fill(1)];
     let rows = rows.into_iter().chain([Constraint::Length(facts.len() as u16), Constraint::Length(1)]);
     let [title, bar, charts, numbers, help] = Layout::vertical(rows).areas(frame.area());
-    let name = status.dir.display().to_string();
+    let name = status.dir.path().display().to_string();
     frame.render_widget(Line::from(vec![name.bold(), ": ".into(), status.state().into()]), title);
     let gauge = Gauge::default().gauge_style(Style::new().fg(Color::Blue).bg(Color::Black));
     frame.render_widget(gauge.ratio(status.part()).label(status.progress()), bar);

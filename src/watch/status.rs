@@ -1,37 +1,21 @@
 //! What is known of a run: its curves, its last numbers, and when it may end.
 
 use crate::report::axis::number;
+use crate::report::event::{self, Event, Line};
+use crate::run_dir::RunDir;
 use crate::train::TrainConfig;
 use serde::Deserialize;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// The time of a step is the median of this many lines: an evaluation or a busy disk between does not move it.
 const RECENT: usize = 21;
 
-/// A line of metrics.jsonl; what it does not say, or says as null, is None.
-#[derive(Deserialize)]
-struct Line {
-    event: String,
-    step: u64,
-    loss: Option<f64>,
-    acc: Option<f64>,
-    lr_encoder: Option<f64>,
-    lr_decoder: Option<f64>,
-    step_s: Option<f64>,
-    data_s: Option<f64>,
-    comm_s: Option<f64>,
-    images_per_s: Option<f64>,
-    mean_iou: Option<f64>,
-    pixel_accuracy: Option<f64>,
-    error: Option<String>,
-}
-
 /// One run.
 pub struct Status {
     /// Its folder.
-    pub dir: PathBuf,
+    pub dir: RunDir,
     /// Updates in the whole run, by DIR/config.yaml.
     pub total: Option<u64>,
     /// When the history was last written; None where there is none yet.
@@ -46,9 +30,9 @@ pub struct Status {
     pub images_per_s: Vec<(f64, f64)>,
     /// Seconds a step took, line by line.
     step_s: Vec<f64>,
-    train: Option<Line>,
-    eval: Option<Line>,
-    checkpoint: Option<Line>,
+    train: Option<(u64, event::Train)>,
+    eval: Option<(u64, event::Eval)>,
+    checkpoint: Option<(u64, event::Checkpoint)>,
     /// Updates that were not made, since a loss or gradient was not finite.
     skipped: u64,
 }
@@ -57,7 +41,7 @@ impl Status {
     /// Nothing is known yet of the run in `dir`.
     pub fn new(dir: &Path) -> Status {
         Status {
-            dir: dir.to_owned(),
+            dir: RunDir::new(dir),
             total: None,
             written: None,
             finished: false,
@@ -74,29 +58,28 @@ impl Status {
 
     /// Back to knowing nothing: the history was replaced.
     pub fn forget(&mut self) {
-        *self = Status::new(&self.dir);
+        *self = Status::new(self.dir.path());
     }
 
     /// Takes in a line of the history; whatever is not one is passed over.
     pub fn add(&mut self, text: &str) {
-        let Ok(line) = serde_json::from_str::<Line>(text) else { return };
-        let step = line.step as f64;
-        let add = |curve: &mut Vec<(f64, f64)>, value: Option<f64>| curve.extend(value.map(|value| (step, value)));
-        self.finished = line.event == "finished";
-        match line.event.as_str() {
-            "train" => {
-                add(&mut self.loss, line.loss);
-                add(&mut self.images_per_s, line.images_per_s);
-                self.step_s.extend(line.step_s);
-                self.train = Some(line);
+        let Some(Line { step, event }) = Line::parse(text.as_bytes()) else { return };
+        let finite = |value: f64| value.is_finite().then_some((step as f64, value));
+        self.finished = matches!(event, Event::Finished {});
+        match event {
+            Event::Train(train) => {
+                self.loss.extend(finite(train.loss));
+                self.images_per_s.extend(finite(train.images_per_s));
+                self.step_s.extend(finite(train.step_s).map(|(_, seconds)| seconds));
+                self.train = Some((step, train));
             }
-            "eval" => {
-                add(&mut self.mean_iou, line.mean_iou);
-                self.eval = Some(line);
+            Event::Eval(eval) => {
+                self.mean_iou.extend(finite(eval.mean_iou));
+                self.eval = Some((step, eval));
             }
-            "checkpoint" => self.checkpoint = Some(line),
-            "skipped" => self.skipped += 1,
-            _ => {}
+            Event::Checkpoint(checkpoint) => self.checkpoint = Some((step, checkpoint)),
+            Event::Skipped { .. } => self.skipped += 1,
+            Event::Start(_) | Event::Stopped {} | Event::Finished {} | Event::Other => {}
         }
     }
 
@@ -107,7 +90,7 @@ impl Status {
         struct Config {
             TRAIN: TrainConfig,
         }
-        let Ok(text) = fs::read_to_string(self.dir.join("config.yaml")) else { return };
+        let Ok(text) = fs::read_to_string(self.dir.config()) else { return };
         if let Ok(config) = serde_yaml::from_str::<Config>(&text) {
             self.total = Some(config.TRAIN.total_steps());
         }
@@ -115,7 +98,7 @@ impl Status {
 
     /// The last update that was logged.
     pub fn step(&self) -> u64 {
-        self.train.as_ref().map_or(0, |line| line.step)
+        self.train.as_ref().map_or(0, |(step, _)| *step)
     }
 
     /// The part of the updates that is made, 0 to 1.
@@ -135,7 +118,7 @@ impl Status {
     /// One phrase on where the run stands.
     pub fn state(&self) -> String {
         match self.written {
-            None => format!("waiting for {}", self.dir.join(crate::report::history::FILE).display()),
+            None => format!("waiting for {}", self.dir.history().display()),
             Some(_) if self.finished => "finished".to_owned(),
             Some(at) => {
                 // The writer's clock may be ahead of this node's.
@@ -156,23 +139,22 @@ impl Status {
     /// The last numbers, name by name; what is not known is not there.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         let mut facts = Vec::new();
-        if let Some(line) = &self.train {
-            let said = |value: Option<f64>| value.map_or("not finite".to_owned(), number);
-            let accuracy = line.acc.map_or(String::new(), |accuracy| format!(", accuracy {:.1} %", 100.0 * accuracy));
-            facts.push(("loss", format!("{}{accuracy}", said(line.loss))));
-            let (encoder, decoder) = (said(line.lr_encoder), said(line.lr_decoder));
+        if let Some((_, train)) = &self.train {
+            let accuracy = finite(train.acc).map_or(String::new(), |acc| format!(", accuracy {:.1} %", 100.0 * acc));
+            facts.push(("loss", format!("{}{accuracy}", said(train.loss))));
+            let (encoder, decoder) = (said(train.lr_encoder), said(train.lr_decoder));
             facts.push(("learning rate", format!("encoder {encoder}, decoder {decoder}")));
-            facts.push(("throughput", throughput(line)));
+            facts.push(("throughput", throughput(train)));
         }
-        if let Some(line) = &self.eval {
+        if let Some((step, eval)) = &self.eval {
             let best = self.mean_iou.iter().copied().reduce(|best, other| if other.1 > best.1 { other } else { best });
             let best = best.map_or(String::new(), |(step, iou)| format!(", best {iou:.4} at step {step}"));
-            let (iou, accuracy) = (line.mean_iou.unwrap_or(0.0), 100.0 * line.pixel_accuracy.unwrap_or(0.0));
-            facts.push(("mean IoU", format!("{iou:.4} at step {}, pixel accuracy {accuracy:.1} %{best}", line.step)));
+            let (iou, accuracy) = (eval.mean_iou, 100.0 * eval.pixel_accuracy);
+            facts.push(("mean IoU", format!("{iou:.4} at step {step}, pixel accuracy {accuracy:.1} %{best}")));
         }
-        if let Some(line) = &self.checkpoint {
-            let failed = line.error.as_ref().map_or(String::new(), |error| format!(" failed: {error}"));
-            facts.push(("checkpoint", format!("step {}{failed}", line.step)));
+        if let Some((step, checkpoint)) = &self.checkpoint {
+            let failed = checkpoint.error.as_ref().map_or(String::new(), |error| format!(" failed: {error}"));
+            facts.push(("checkpoint", format!("step {step}{failed}")));
         }
         if self.skipped > 0 {
             facts.push(("skipped", format!("{} updates, whose loss or gradient was not finite", self.skipped)));
@@ -181,10 +163,18 @@ impl Status {
     }
 }
 
-fn throughput(line: &Line) -> String {
-    let images = line.images_per_s.map_or(String::new(), |images| format!("{} images/s, ", number(images)));
-    let seconds = |value: Option<f64>| value.map_or("?".to_owned(), |value| format!("{value:.3}"));
-    let (step, data, wait) = (seconds(line.step_s), seconds(line.data_s), seconds(line.comm_s));
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+fn said(value: f64) -> String {
+    finite(value).map_or("not finite".to_owned(), number)
+}
+
+fn throughput(train: &event::Train) -> String {
+    let images = finite(train.images_per_s).map_or(String::new(), |images| format!("{} images/s, ", number(images)));
+    let seconds = |value: f64| finite(value).map_or("?".to_owned(), |value| format!("{value:.3}"));
+    let (step, data, wait) = (seconds(train.step_s), seconds(train.data_s), seconds(train.comm_s));
     format!("{images}a step {step} s (data {data}, communication {wait})")
 }
 

@@ -2,6 +2,7 @@
 //! that is believed is whole.
 
 use segdist::checkpoint::{self, CheckpointConfig, Lock, LockError, Saver, Score, State};
+use segdist::run_dir::RunDir;
 use segdist::stop::StopRequest;
 use std::env;
 use std::fs;
@@ -177,20 +178,27 @@ fn the_same_step_saved_again_replaces_the_first() {
 #[test]
 fn a_run_set_aside_leaves_room_and_loses_nothing() {
     let run = run_with(&[10]);
-    fs::write(run.path().join("metrics.jsonl"), "{}\n").unwrap();
-    fs::write(run.path().join("encoder_epoch_1.pth"), "the user's own").unwrap();
-    let aside = checkpoint::set_aside(run.path()).unwrap().unwrap();
+    let dir = RunDir::new(run.path());
+    for name in RunDir::WRITTEN.iter().filter(|name| **name != "checkpoints") {
+        fs::write(run.path().join(name), "of the run").unwrap();
+    }
+    let own = ["encoder_epoch_1.pth", "plots", "evaluation.txt"];
+    own.iter().for_each(|name| fs::write(run.path().join(name), "the user's own").unwrap());
+    let aside = dir.set_aside().unwrap().unwrap();
     assert_eq!(aside, run.path().join("previous-001"));
-    assert_eq!(names(run.path()), ["encoder_epoch_1.pth", "previous-001"]);
+    assert_eq!(names(run.path()), ["encoder_epoch_1.pth", "evaluation.txt", "plots", "previous-001"]);
+    let mut written: Vec<&str> = RunDir::WRITTEN.to_vec();
+    written.sort_unstable();
+    assert_eq!(names(&aside), written);
     assert_loads(&aside, 10);
-    assert_eq!(checkpoint::set_aside(run.path()).unwrap(), None);
+    assert_eq!(dir.set_aside().unwrap(), None);
 }
 
 #[test]
 fn checkpoints_past_the_resumed_step_are_set_aside() {
     let run = run_with(&[10, 20, 30]);
-    assert_eq!(checkpoint::set_aside_after(run.path(), 30).unwrap(), None);
-    let aside = checkpoint::set_aside_after(run.path(), 10).unwrap().unwrap();
+    assert_eq!(checkpoint::set_aside_after(&RunDir::new(run.path()), 30).unwrap(), None);
+    let aside = checkpoint::set_aside_after(&RunDir::new(run.path()), 10).unwrap().unwrap();
     assert_eq!(newest_step(run.path()), Some(10));
     assert_eq!(newest_step(&aside), Some(30));
 }

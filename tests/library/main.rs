@@ -10,6 +10,7 @@ mod buckets;
 mod checkpoint;
 mod convert;
 mod demo_data;
+mod durable;
 mod fused;
 mod history;
 mod loader;

@@ -4,7 +4,7 @@ use segdist::metrics::Confusion;
 use segdist::report::overlay::{self, Image};
 use segdist::report::palette::Classes;
 use segdist::report::tensorboard::EventWriter;
-use segdist::report::{picture, table};
+use segdist::report::{matrix, picture, table};
 use std::io::Cursor;
 
 /// Decodes a PNG without expanding its palette.
@@ -58,6 +58,18 @@ fn the_class_table_runs_from_best_to_worst_and_ends_with_absent_classes() {
     let order: Vec<usize> = names.iter().map(|name| text.find(name.as_str()).unwrap()).collect();
     assert!(order[0] < order[1] && order[2] < order[1], "{text}");
     assert!(text.contains("0.5000") && text.contains("66.67%"), "{text}");
+}
+
+#[test]
+fn a_name_of_megabytes_makes_no_larger_picture() {
+    let long = "x".repeat(2 << 20);
+    let classes = Classes::new(2, Some(&[long, "short".into()]), None);
+    let mut confusion = Confusion::new(2);
+    confusion.add(&[0i64, 1, 1], &[1i64, 1, 0]);
+    assert!(matrix::picture(&confusion, &classes, 5).width < 4000);
+    let (pixels, labels) = (vec![0u8; 3 * 40 * 60_000], vec![0u8; 40 * 60_000]);
+    let image = Image { width: 40, height: 60_000, pixels: &pixels };
+    assert!(overlay::overlay(image, &labels, &classes).width < 1000);
 }
 
 /// Splits an event file into its records' data, checking lengths.

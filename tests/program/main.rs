@@ -6,7 +6,11 @@ mod common;
 mod golden;
 
 mod config;
+mod disk_full;
+mod messages;
+mod nonsense_state;
 mod predict;
 mod reference_files;
+mod streams;
 mod tensorboard;
 mod watch;

@@ -1,9 +1,9 @@
 //! `segdist watch`: a run's last numbers from whatever its history holds at the moment, and a live view that ends with it.
 
 use crate::common::{run, segdist, wait};
+use segdist::report::event::{self, Event};
 use segdist::report::history::History;
 use segdist::watch::follow::Follower;
-use serde_json::json;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -14,14 +14,29 @@ fn train(dir: &Path, first: u64, last: u64) -> History {
     fs::write(dir.join("config.yaml"), "TRAIN:\n  num_epoch: 2\n  epoch_iters: 50\n").unwrap();
     let mut history = History::open(dir, first - 1).unwrap();
     for step in first..=last {
-        let (loss, rate) = (3.0 / step as f64, 0.02);
-        let line = json!({
-            "epoch": 0.1, "loss": loss, "acc": 0.75, "lr_encoder": rate, "lr_decoder": rate,
-            "step_s": 2.0, "data_s": 0.25, "comm_s": 0.125, "images_per_s": 8.0,
-        });
-        history.log("train", step, line).unwrap();
+        history.log(step, Event::Train(means(3.0 / step as f64, 2.0))).unwrap();
     }
     history
+}
+
+fn means(loss: f64, step_s: f64) -> event::Train {
+    let (lr_encoder, lr_decoder, images_per_s) = (0.02, 0.02, 8.0);
+    event::Train {
+        epoch: 0.1,
+        loss,
+        acc: 0.75,
+        lr_encoder,
+        lr_decoder,
+        step_s,
+        data_s: 0.25,
+        comm_s: 0.125,
+        images_per_s,
+        ..event::Train::default()
+    }
+}
+
+fn scores(mean_iou: f64, pixel_accuracy: f64) -> Event {
+    Event::Eval(event::Eval { mean_iou, pixel_accuracy, mean_accuracy: 0.5 })
 }
 
 fn append(dir: &Path, text: &str) {
@@ -38,9 +53,9 @@ fn frame(dir: &Path) -> String {
 fn a_pipe_gets_one_plain_frame_with_the_last_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let mut history = train(dir.path(), 1, 40);
-    history.log("eval", 30, json!({"mean_iou": 0.5, "pixel_accuracy": 0.875})).unwrap();
-    history.log("eval", 40, json!({"mean_iou": 0.25, "pixel_accuracy": 0.625})).unwrap();
-    history.log("checkpoint", 40, json!({"error": null})).unwrap();
+    history.log(30, scores(0.5, 0.875)).unwrap();
+    history.log(40, scores(0.25, 0.625)).unwrap();
+    history.log(40, Event::Checkpoint(event::Checkpoint::default())).unwrap();
     let text = frame(dir.path());
     for part in [
         "under way, last line",
@@ -69,9 +84,26 @@ fn what_is_no_line_of_a_history_is_passed_over() {
 }
 
 #[test]
+fn numbers_of_any_size_are_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), 1, 2);
+    for (step, rate) in [(3, "-1.8e308"), (4, "1.7e308"), (5, "-1e308"), (6, "1e99")] {
+        append(dir.path(), &format!("{{\"event\":\"train\",\"step\":{step},\"images_per_s\":{rate}}}\n"));
+    }
+    let Some(mut child) = on_a_terminal(dir.path()) else {
+        eprintln!("skipped: no `script` on PATH, which makes terminals");
+        return;
+    };
+    let mut keyboard = child.stdin.take().expect("stdin is a pipe");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    keyboard.write_all(b"q").unwrap();
+    wait(child, 60).ok();
+}
+
+#[test]
 fn a_finished_run_says_so_and_one_that_goes_on_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    train(dir.path(), 1, 100).log("finished", 100, json!({})).unwrap();
+    train(dir.path(), 1, 100).log(100, Event::Finished {}).unwrap();
     let text = frame(dir.path());
     assert!(text.contains(": finished\n") && text.contains("(100.0 %)") && !text.contains("ETA"), "{text}");
     train(dir.path(), 101, 102);
@@ -127,7 +159,7 @@ fn a_terminal_is_redrawn_while_the_run_writes_until_it_is_finished() {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     train(dir.path(), 1, 7);
     std::thread::sleep(std::time::Duration::from_millis(2500));
-    train(dir.path(), 8, 100).log("finished", 100, json!({})).unwrap();
+    train(dir.path(), 8, 100).log(100, Event::Finished {}).unwrap();
     let ended = wait(child, 60).ok();
     let place = |text: &str| ended.stdout.find(text).unwrap_or_else(|| panic!("no `{text}` in\n{}", ended.stdout));
     assert!(place("waiting") < place("8.000") && place("8.000") < place("\x1b[?1049l"));

@@ -18,4 +18,5 @@ mod resume;
 mod signals;
 mod trace;
 mod transport;
+mod upgrade;
 mod watchdog;

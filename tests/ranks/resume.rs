@@ -2,6 +2,8 @@
 
 use crate::common::jobs::{Job, tensors, trained, wait_for, wait_for_step};
 use crate::common::{Ended, events, losses, ranks, run, samples, tiny};
+use segdist::run_dir::RunDir;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -160,6 +162,15 @@ fn resume_none_moves_the_old_run_aside_and_says_where() {
     let ended = lab.train(1, "run", 2, &["TRAIN.seed=9", "--resume", "none"]).ok();
     assert!(ended.stderr.contains("previous-001"), "{}", ended.all());
     assert!(tensors(&lab.dir("run/previous-001"), 2) == end);
+    let visible = |folder: &str| {
+        let entries = fs::read_dir(lab.dir(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !name.starts_with('.')).collect::<BTreeSet<String>>()
+    };
+    let written: BTreeSet<String> = RunDir::WRITTEN.iter().map(|name| name.to_string()).collect();
+    assert_eq!(visible("run/previous-001"), written, "all that a run writes is moved");
+    let anew = written.into_iter().chain(["previous-001".to_owned()]).collect::<BTreeSet<String>>();
+    assert_eq!(visible("run"), anew, "and a run writes nothing else");
     assert!(tensors(&lab.dir("run"), 2) != end);
 }
 

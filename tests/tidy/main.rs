@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules from top to bottom. One imports only from lines above its own, or from its own.
 const ORDER: &[&[&str]] = &[
-    &["fault", "stop"],
+    &["streams", "fault", "stop", "durable"],
     &["retry", "stages"],
     &["comm"],
     &["torch"],
@@ -20,6 +20,7 @@ const ORDER: &[&[&str]] = &[
     &["optim"],
     &["data"],
     &["sync"],
+    &["run_dir"],
     &["checkpoint"],
     &["report"],
     &["eval"],

@@ -3,6 +3,8 @@
 mod chart;
 pub mod run;
 
+use crate::durable;
+use crate::report::event::{Event, points};
 use anyhow::Context;
 use chart::Line;
 use run::Run;
@@ -12,14 +14,17 @@ use std::path::{Path, PathBuf};
 /// Line colours that the style has; more runs share them.
 const COLOURS: usize = 5;
 
-/// The charts: title, event and field of the history.
-const CHARTS: [(&str, &str, &str); 6] = [
-    ("Loss", "train", "loss"),
-    ("Pixel accuracy in training", "train", "acc"),
-    ("Mean IoU in evaluation", "eval", "mean_iou"),
-    ("Pixel accuracy in evaluation", "eval", "pixel_accuracy"),
-    ("Learning rate of the decoder", "train", "lr_decoder"),
-    ("Throughput, images per second", "train", "images_per_s"),
+/// What a chart shows of an event.
+type Value = fn(&Event) -> Option<f64>;
+
+/// The charts: title and value.
+const CHARTS: [(&str, Value); 6] = [
+    ("Loss", |event| Some(event.train()?.loss)),
+    ("Pixel accuracy in training", |event| Some(event.train()?.acc)),
+    ("Mean IoU in evaluation", |event| Some(event.eval()?.mean_iou)),
+    ("Pixel accuracy in evaluation", |event| Some(event.eval()?.pixel_accuracy)),
+    ("Learning rate of the decoder", |event| Some(event.train()?.lr_decoder)),
+    ("Throughput, images per second", |event| Some(event.train()?.images_per_s)),
 ];
 
 /// Writes a report on the runs in `dirs` to `out`.
@@ -28,7 +33,7 @@ const CHARTS: [(&str, &str, &str); 6] = [
 /// A folder without a history; `out` cannot be written.
 pub fn write(dirs: &[PathBuf], out: &Path) -> anyhow::Result<()> {
     let runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<_, _>>()?;
-    super::write_whole(out, page(&runs).as_bytes()).with_context(|| format!("{}: cannot be written", out.display()))
+    durable::write(out, page(&runs).as_bytes()).with_context(|| format!("{}: cannot be written", out.display()))
 }
 
 /// The page.
@@ -46,9 +51,9 @@ fn page(runs: &[Run]) -> String {
         let _ = write!(page, "<li><i class=\"c{}\"></i>{name}</li>", at % COLOURS);
     }
     page += "</ul>\n<div class=\"charts\">\n";
-    for (title, event, field) in CHARTS {
+    for (title, value) in CHARTS {
         let line =
-            |(colour, run): (usize, &Run)| Line { name: run.name.clone(), colour, points: run.points(event, field) };
+            |(colour, run): (usize, &Run)| Line { name: run.name.clone(), colour, points: points(&run.events, value) };
         let lines: Vec<Line> = runs.iter().enumerate().map(line).collect();
         page += &chart::figure(title, &lines);
     }

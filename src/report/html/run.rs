@@ -1,20 +1,12 @@
 //! What a run's folder tells, read leniently: a run that is under way, or was killed, has files missing.
 
 use crate::fault::{self, Kind};
-use crate::report::history;
+use crate::report::event::Line;
+use crate::run_dir::RunDir;
 use serde_json::Value;
 use std::fs;
 use std::io;
-use std::path::Path;
-
-/// Files that training leaves for reports, in the run's folder.
-pub const EVALUATION: &str = "evaluation.csv";
-/// What the last evaluation found, one JSON object.
-pub const SUMMARY: &str = "evaluation.json";
-/// What the run resolved to: network, data, machine.
-pub const ABOUT: &str = "about.txt";
-/// Pictures of image, truth and prediction.
-pub const OVERLAYS: &str = "overlays";
+use std::path::{Path, PathBuf};
 
 /// How many pictures a report holds of each run.
 const PICTURES: usize = 6;
@@ -26,7 +18,7 @@ pub struct Run {
     /// The folder's name.
     pub name: String,
     /// metrics.jsonl.
-    pub events: Vec<Value>,
+    pub events: Vec<Line>,
     /// The last evaluation; null where there was none.
     pub evaluation: Value,
     /// Its confusion matrix, PNG.
@@ -45,31 +37,25 @@ impl Run {
     /// # Errors
     /// No metrics.jsonl that can be read.
     pub fn read(dir: &Path) -> anyhow::Result<Run> {
-        let path = dir.join(history::FILE);
+        let files = RunDir::new(dir);
+        let path = files.history();
         let unreadable = |cause: io::Error| {
             let message = format!("{}: cannot be read: {cause}; name a run's DIR", path.display());
             fault::error(Kind::of(&cause), message)
         };
         let text = fs::read(&path).map_err(unreadable)?;
-        let events =
-            String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let events = Line::parse_all(&text);
         let name = dir.canonicalize().unwrap_or_else(|_| dir.into());
-        let text = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let text = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
         Ok(Run {
             name: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             events,
-            evaluation: serde_json::from_str(&text(SUMMARY)).unwrap_or_default(),
-            confusion: fs::read(dir.join(EVALUATION).with_extension("confusion.png")).ok(),
-            pictures: pictures(&dir.join(OVERLAYS)),
-            config: text("config.yaml"),
-            about: text(ABOUT),
+            evaluation: serde_json::from_str(&text(files.evaluation())).unwrap_or_default(),
+            confusion: fs::read(files.confusion_picture()).ok(),
+            pictures: pictures(&files.overlays()),
+            config: text(files.config()),
+            about: text(files.about()),
         })
-    }
-
-    /// (step, value) of a field of all events of one kind.
-    pub fn points(&self, event: &str, field: &str) -> Vec<(f64, f64)> {
-        let point = |line: &Value| Some((line["step"].as_f64()?, line[field].as_f64()?));
-        self.events.iter().filter(|line| line["event"] == event).filter_map(point).collect()
     }
 }
 
