@@ -1,5 +1,6 @@
 //! What is known of a run: its curves, its last numbers, and when it may end.
 
+use crate::comm;
 use crate::report::axis::number;
 use crate::report::event::{self, Event, Line};
 use crate::run_dir::RunDir;
@@ -22,6 +23,10 @@ pub struct Status {
     pub written: Option<SystemTime>,
     /// The run's last line says so.
     pub finished: bool,
+    /// The step at which the last start stopped on request, if nothing came after.
+    stopped: Option<u64>,
+    /// Who trains.
+    start: Option<event::Start>,
     /// (step, loss).
     pub loss: Vec<(f64, f64)>,
     /// (step, mean IoU).
@@ -45,6 +50,8 @@ impl Status {
             total: None,
             written: None,
             finished: false,
+            stopped: None,
+            start: None,
             loss: Vec::new(),
             mean_iou: Vec::new(),
             images_per_s: Vec::new(),
@@ -66,6 +73,7 @@ impl Status {
         let Some(Line { step, event }) = Line::parse(text.as_bytes()) else { return };
         let finite = |value: f64| value.is_finite().then_some((step as f64, value));
         self.finished = matches!(event, Event::Finished {});
+        self.stopped = matches!(event, Event::Stopped {}).then_some(step);
         match event {
             Event::Train(train) => {
                 self.loss.extend(finite(train.loss));
@@ -79,7 +87,12 @@ impl Status {
             }
             Event::Checkpoint(checkpoint) => self.checkpoint = Some((step, checkpoint)),
             Event::Skipped { .. } => self.skipped += 1,
-            Event::Start(_) | Event::Stopped {} | Event::Finished {} | Event::Other => {}
+            Event::Start(start) => {
+                // What a step took on other machines says nothing about this start.
+                self.step_s.clear();
+                self.start = Some(start);
+            }
+            Event::Stopped {} | Event::Finished {} | Event::Other => {}
         }
     }
 
@@ -117,15 +130,28 @@ impl Status {
 
     /// One phrase on where the run stands.
     pub fn state(&self) -> String {
+        if let Some(step) = self.stopped {
+            return format!("stopped on request at step {step}; start again to continue");
+        }
         match self.written {
             None => format!("waiting for {}", self.dir.history().display()),
             Some(_) if self.finished => "finished".to_owned(),
+            Some(_) if self.is_dead() => {
+                let (pid, host) = self.start.as_ref().map_or((0, ""), |start| (start.pid, start.host.as_str()));
+                format!("dead: process {pid} on {host} is gone and the run is not finished; start again to continue")
+            }
             Some(at) => {
                 // The writer's clock may be ahead of this node's.
                 let ago = SystemTime::now().duration_since(at).unwrap_or(Duration::ZERO);
                 format!("under way, last line {} ago", duration(ago.as_secs_f64()))
             }
         }
+    }
+
+    /// Whether the process that trained was on this host and is there no more. Of other hosts nothing is known.
+    fn is_dead(&self) -> bool {
+        let here = |start: &event::Start| start.host == comm::hostname() && start.pid > 0;
+        self.start.as_ref().is_some_and(|start| here(start) && !Path::new(&format!("/proc/{}", start.pid)).exists())
     }
 
     /// Step of how many, and when the last one will be made.

@@ -60,6 +60,24 @@ fn a_report_is_one_file_with_all_charts_classes_pictures_and_the_configuration()
 }
 
 #[test]
+fn runs_are_compared_by_the_keys_on_which_they_differ_and_absent_classes_are_absent() {
+    let root = tempfile::tempdir().unwrap();
+    let dirs = ["first", "second"].map(|name| run_folder(root.path(), name));
+    let yaml = |seed: u32| format!("TRAIN:\n  seed: {seed}\n  lr_encoder: 0.02\nDIR: <x>\n");
+    fs::write(dirs[0].join("config.yaml"), yaml(304)).unwrap();
+    fs::write(dirs[1].join("config.yaml"), yaml(7)).unwrap();
+    let evaluation =
+        r#"{"mean_iou":0.4,"per_class":[{"name":"here","iou":0.8,"pixels":9},{"name":"gone","iou":0.0,"pixels":0}]}"#;
+    dirs.iter().for_each(|dir| fs::write(dir.join("evaluation.json"), evaluation).unwrap());
+    let (_, text) = report(&dirs, root.path());
+    assert!(text.contains("<tr><td>TRAIN.seed</td><td>304</td><td>7</td></tr>"));
+    assert!(!text.contains("<td>TRAIN.lr_encoder</td>") && !text.contains("<td>DIR</td>"));
+    assert!(text.contains("<tr><td>gone</td><td>absent</td><td>absent</td></tr>"));
+    let (_, alone) = report(&dirs[..1], root.path());
+    assert!(!alone.contains("configurations differ"));
+}
+
+#[test]
 fn a_run_with_nothing_but_an_empty_history_still_makes_a_page() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("metrics.jsonl"), "").unwrap();

@@ -101,6 +101,28 @@ fn numbers_of_any_size_are_drawn() {
 }
 
 #[test]
+fn stopped_dead_and_under_way_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let start = |pid: u32, host: &str| Event::Start(event::Start { ranks: 1, host: host.into(), pid });
+    let mut history = train(dir.path(), 1, 40);
+    history.log(40, start(gone.id(), &host)).unwrap();
+    assert!(frame(dir.path()).contains(&format!("dead: process {} on {host} is gone", gone.id())));
+    history.log(40, start(gone.id(), "another.host")).unwrap();
+    assert!(frame(dir.path()).contains("under way"), "of another host nothing is known");
+    history.log(40, start(std::process::id(), &host)).unwrap();
+    history.log(41, Event::Train(means(0.1, 1.0))).unwrap();
+    let text = frame(dir.path());
+    assert!(text.contains("under way") && text.contains("ETA 59 s"), "steps of this start take 1 s:\n{text}");
+    history.log(41, Event::Stopped {}).unwrap();
+    assert!(frame(dir.path()).contains("stopped on request at step 41; start again to continue"));
+    history.log(41, start(std::process::id(), &host)).unwrap();
+    assert!(frame(dir.path()).contains("under way"));
+}
+
+#[test]
 fn a_finished_run_says_so_and_one_that_goes_on_does_not() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), 1, 100).log(100, Event::Finished {}).unwrap();

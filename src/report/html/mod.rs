@@ -8,6 +8,7 @@ use crate::report::event::{Event, points};
 use anyhow::Context;
 use chart::Line;
 use run::Run;
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,7 @@ fn page(runs: &[Run]) -> String {
         page += &chart::figure(title, &lines);
     }
     page += "</div>\n";
+    page += &differences(runs);
     page += &classes(runs);
     for run in runs {
         page += &pictures(run);
@@ -68,11 +70,36 @@ fn page(runs: &[Run]) -> String {
     page + "</body></html>\n"
 }
 
+/// The keys on which the runs' configurations differ, if there are any.
+fn differences(runs: &[Run]) -> String {
+    let keys: BTreeSet<&String> = runs.iter().flat_map(|run| run.keys.keys()).collect();
+    let value = |run: &Run, key: &String| run.keys.get(key).cloned().unwrap_or_else(|| "–".into());
+    let differ = |key: &&String| runs.iter().any(|run| value(run, key) != value(&runs[0], key));
+    let rows: Vec<&String> = keys.into_iter().filter(differ).collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut html =
+        String::from("<h2>Where the configurations differ</h2>\n<div class=\"scroll\"><table><tr><th>key</th>");
+    runs.iter().for_each(|run| html += &format!("<th>{}</th>", escape(&run.name)));
+    html += "</tr>\n";
+    for key in rows {
+        let _ = write!(html, "<tr><td>{}</td>", escape(key));
+        runs.iter().for_each(|run| html += &format!("<td>{}</td>", escape(&value(run, key))));
+        html += "</tr>\n";
+    }
+    html + "</table></div>\n"
+}
+
 /// IoU per class of every run's last evaluation, best of the first run first.
 fn classes(runs: &[Run]) -> String {
     let evaluated: Vec<&Run> = runs.iter().filter(|run| run.evaluation["per_class"].is_array()).collect();
     let Some(first) = evaluated.first() else { return String::new() };
-    let iou = |run: &Run, class: usize| run.evaluation["per_class"][class]["iou"].as_f64();
+    // A class that the truth does not have counts 0 or nothing, by VAL.iou; it is no bad class.
+    let iou = |run: &Run, class: usize| {
+        let class = &run.evaluation["per_class"][class];
+        class["iou"].as_f64().filter(|_| class["pixels"] != 0)
+    };
     let count = first.evaluation["per_class"].as_array().map_or(0, Vec::len);
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|a, b| iou(first, *b).unwrap_or(-1.0).total_cmp(&iou(first, *a).unwrap_or(-1.0)));
@@ -85,7 +112,7 @@ fn classes(runs: &[Run]) -> String {
     let mut row = |name: &str, values: &dyn Fn(&Run) -> Option<f64>| {
         let _ = write!(html, "<tr><td>{}</td>", escape(name));
         for run in &evaluated {
-            let value = values(run).map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"));
+            let value = values(run).map_or_else(|| "absent".to_owned(), |value| format!("{value:.4}"));
             let _ = write!(html, "<td>{value}</td>");
         }
         html += "</tr>\n";

@@ -4,6 +4,7 @@ use crate::fault::{self, Kind};
 use crate::report::event::Line;
 use crate::run_dir::RunDir;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ pub struct Run {
     pub pictures: Vec<(String, Vec<u8>)>,
     /// Resolved configuration, YAML.
     pub config: String,
+    /// Its values by dotted key.
+    pub keys: BTreeMap<String, String>,
     /// The table that training printed first.
     pub about: String,
 }
@@ -47,16 +50,35 @@ impl Run {
         let events = Line::parse_all(&text);
         let name = dir.canonicalize().unwrap_or_else(|_| dir.into());
         let text = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let config = text(files.config());
         Ok(Run {
+            keys: keys(&config),
             name: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             events,
             evaluation: serde_json::from_str(&text(files.evaluation())).unwrap_or_default(),
             confusion: fs::read(files.confusion_picture()).ok(),
             pictures: pictures(&files.overlays()),
-            config: text(files.config()),
+            config,
             about: text(files.about()),
         })
     }
+}
+
+/// The values of a configuration by dotted key.
+fn keys(config: &str) -> BTreeMap<String, String> {
+    let mut keys = BTreeMap::new();
+    let Ok(serde_yaml::Value::Mapping(sections)) = serde_yaml::from_str(config) else { return keys };
+    let text = |value: &serde_yaml::Value| serde_json::to_string(value).unwrap_or_default();
+    for (section, value) in &sections {
+        let section = section.as_str().unwrap_or("?");
+        match value {
+            serde_yaml::Value::Mapping(values) => keys.extend(
+                values.iter().map(|(key, value)| (format!("{section}.{}", key.as_str().unwrap_or("?")), text(value))),
+            ),
+            value => _ = keys.insert(section.to_owned(), text(value)),
+        }
+    }
+    keys
 }
 
 /// The first pictures of a folder, by name: (stem, PNG).
