@@ -11,12 +11,14 @@
 //! 2. [`data::loader`] has its own threads [`data::assemble`] the step: they read a sample from a [`shard`] or from files
 //!    ([`data::source`]; what fails is read again, see [`retry`]), check its CRC, decode it, and [`data::augment`] flips
 //!    and resizes it exactly as the reference does. Micro-batches stay u8 until they are on the device ([`data::batch`]).
-//! 3. [`train::Trainer::step`] begins with one small sum over ranks (labelled pixels; does anyone want to stop? has everyone
-//!    its batch?), runs [`model::Network::forward`] and takes [`loss::summed_nll`], a sum over labelled pixels.
-//! 4. Backward of sum ÷ global count fills gradient buckets; [`sync::buckets`] sums each over ranks as it fills, and
-//!    [`sync::batch_norm`] normalises by statistics of all ranks.
-//! 5. When the last bucket is in: finite? The summed gradients say so, the same on every rank. [`optim`] updates the
-//!    parameters at the rate of a [`schedule`], the running statistics follow, and the step counter: all or nothing.
+//! 3. [`train::Trainer::step`] runs [`model::Network::forward`] on it and takes the sums over pixels that a [`loss`] is
+//!    a function of.
+//! 4. Backward of the undivided sum fills gradient buckets; [`sync::buckets`] sums each over ranks as it fills, by a
+//!    [`sync::backend`], and [`sync::batch_norm`] normalises by statistics of all ranks. Beside that goes the one small
+//!    sum of a step: the loss's sums, does anyone want to stop, has everyone its next batch?
+//! 5. When the last bucket is in: finite? The summed gradients say so, the same on every rank. [`optim`] divides them by
+//!    the global count and updates the parameters at the rate of a [`schedule`], the running statistics follow, and the
+//!    step counter: all or nothing.
 //! 6. [`train`] reports, evaluates ([`eval`]) and saves ([`checkpoint`]) when due.
 //!
 //! # Reading order
@@ -27,9 +29,9 @@
 //!
 //! # Where to add things
 //!
-//! A part that people add is one file behind a trait, whose page says how, with an example: a schedule of the learning
-//! rate ([`schedule`]), a source of batches ([`data::batch_source`]). [`train::Trainer`] takes them; training, `bench`
-//! and the tests all drive that one.
+//! A part that people add is one file behind a trait, whose page says how, with an example: a loss ([`loss`]), a schedule
+//! of the learning rate ([`schedule`]), a way for gradients ([`sync::backend`]), a source of batches
+//! ([`data::batch_source`]). [`train::Trainer`] takes them; training, `bench` and the tests all drive that one.
 //!
 //! # Invariants
 //!

@@ -81,7 +81,7 @@ pub fn trainer(recipe: &Recipe, device: Device, comm: &Arc<dyn Comm>) -> anyhow:
     let batches = Synthetic::new(spec, Share { rank: comm.rank(), ranks: comm.size() });
     let replica = Replica::build(recipe, device)?;
     let links = Links::connect(recipe, &replica.flat, comm, &Journal::default())?;
-    Ok(Trainer::new(recipe, replica, links, batches, &beginning))
+    Trainer::new(recipe, replica, links, batches, &beginning)
 }
 
 /// One update, to the end of it on the device.

@@ -83,22 +83,22 @@ impl Optimizer {
         Optimizer { groups, states, rule, updates: 0 }
     }
 
-    /// One update from the gradients, each multiplied by `grad_scale` first (clipping).
+    /// One update from the gradients, each multiplied by `grad_scale` first (the divisor of the loss, clipping).
     pub fn step(&mut self, lr_encoder: f64, lr_decoder: f64, grad_scale: f64) -> Result<(), TorchError> {
         self.updates += 1;
         let Rule { optim, beta1, weight_decay } = self.rule;
-        for views in &mut self.groups {
-            if grad_scale != 1.0 {
-                views.gradients.iter_mut().for_each(|gradient| drop(gradient.g_mul_scalar_(grad_scale)));
-            }
+        for views in &self.groups {
             let lr = if views.group.decoder { lr_decoder } else { lr_encoder };
             let decay = if views.group.decays { weight_decay } else { 0.0 };
             let (parameters, gradients, states) = (&views.parameters, &views.gradients, &views.states);
             match optim {
-                Optim::SGD => fused::sgd(parameters, gradients, &states[0], (lr, beta1, decay))?,
+                Optim::SGD => {
+                    let with = fused::Sgd { lr, momentum: beta1, decay, grad_scale };
+                    fused::sgd(parameters, gradients, &states[0], &with)?
+                }
                 Optim::AdamW => {
                     let step = self.updates as f64;
-                    let with = fused::AdamW { step, lr, beta1, beta2: BETA2, eps: EPS, decay };
+                    let with = fused::AdamW { step, lr, beta1, beta2: BETA2, eps: EPS, decay, grad_scale };
                     fused::adamw(parameters, gradients, &states[0], &states[1], &with)?;
                 }
             }

@@ -4,8 +4,8 @@
 //! parameters of a bucket have theirs, the bucket goes to the communication thread, in the order of the buckets on
 //! every rank, whatever the order in which they fill. With one rank there is no thread and nothing is sent.
 
+use super::backend::Backend;
 use super::transfer::{Transfers, squared_norm};
-use super::{Backend, DistConfig, Wire};
 use crate::comm::trace::{Lane, Span, Trace};
 use crate::comm::{Comm, CommError};
 use crate::fault;
@@ -33,7 +33,6 @@ pub struct Reducer {
     buckets: Vec<Tensor>,
     progress: Arc<Mutex<Progress>>,
     backend: Backend,
-    wire: Wire,
     worker: Option<Worker>,
 }
 
@@ -68,26 +67,27 @@ struct Worker {
 impl Reducer {
     /// Puts a hook on every parameter of `flat` and starts the communication thread, if there is more than one rank.
     ///
-    /// `comm` must be used by nothing else, and `way` must be one that works between its ranks. From here on gradients
+    /// `comm` must be used by nothing else, and `backend` must be one that works between its ranks. With `overlap` buckets
+    /// are sent while backward goes on, without it after it. From here on gradients
     /// are found in `flat.gradients` alone; the parameters' own `.grad()` stays undefined.
     pub fn new(
         flat: &Flat,
         comm: Arc<dyn Comm>,
         backend: Backend,
-        config: &DistConfig,
+        overlap: bool,
         trace: &Trace,
     ) -> Result<Reducer, TorchError> {
         let bucket = |range: &std::ops::Range<i64>| flat.gradients.narrow(0, range.start, range.end - range.start);
         let buckets: Vec<Tensor> = flat.buckets.iter().map(bucket).collect();
         let mut members = vec![0; buckets.len()];
         flat.slots.iter().for_each(|slot| members[slot.bucket] += 1);
-        let (worker, send) = Worker::start(&buckets, comm, &backend, config.wire, trace)?.unzip();
+        let (worker, send) = Worker::start(&buckets, comm, &backend, trace)?.unzip();
         let progress = Arc::new(Mutex::new(Progress {
             arrived: vec![false; flat.slots.len()],
             missing: members.clone(),
             members,
             armed: false,
-            overlap: config.overlap,
+            overlap,
             next: 0,
             send,
             device: flat.gradients.device(),
@@ -97,7 +97,7 @@ impl Reducer {
             collect(index, slot, &flat.gradients, progress.clone())?;
         }
         let slots = flat.slots.iter().map(|slot| (slot.parameter.shallow_clone(), slot.view(&flat.gradients)));
-        Ok(Reducer { slots: slots.collect(), buckets, progress, backend, wire: config.wire, worker })
+        Ok(Reducer { slots: slots.collect(), buckets, progress, backend, worker })
     }
 
     /// Ends the communication thread. What it was sending must be done, or fail.
@@ -113,7 +113,7 @@ impl Reducer {
     /// Goes on over `comm` after [`Reducer::disconnect`], with the step that was under way forgotten.
     pub fn reconnect(&mut self, comm: Arc<dyn Comm>) -> Result<(), TorchError> {
         let mut progress = lock(&self.progress);
-        let (worker, send) = Worker::start(&self.buckets, comm, &self.backend, self.wire, &progress.trace)?.unzip();
+        let (worker, send) = Worker::start(&self.buckets, comm, &self.backend, &progress.trace)?.unzip();
         (progress.send, progress.next, progress.armed) = (send, 0, false);
         drop(progress);
         self.worker = worker;
@@ -219,7 +219,6 @@ impl Worker {
         buckets: &[Tensor],
         comm: Arc<dyn Comm>,
         backend: &Backend,
-        wire: Wire,
         trace: &Trace,
     ) -> Result<Option<(Worker, Sender<Filled>)>, TorchError> {
         if comm.size() == 1 {
@@ -228,7 +227,7 @@ impl Worker {
         let rank = comm.rank();
         let (send, receive) = channel::<Filled>();
         let (report, done) = channel();
-        let mut transfers = Transfers::new(buckets, comm, backend.clone(), wire)?;
+        let mut transfers = Transfers::new(buckets, comm, backend.clone())?;
         let trace = trace.clone();
         let work = move || {
             for (bucket, waits, full) in receive {

@@ -1,13 +1,12 @@
 //! What ranks exchange during a step: gradient buckets and batch statistics.
 
+pub mod backend;
 pub mod batch_norm;
 pub mod buckets;
 pub mod replicas;
 pub mod tensor_sum;
 mod transfer;
 pub mod transport;
-
-pub use transfer::Backend;
 
 use crate::fault::require;
 use schemars::JsonSchema;

@@ -1,7 +1,8 @@
 //! Small sums over ranks of values that live on the device: batch statistics, which a layer waits for.
 
+use super::DistConfig;
+use super::backend::Backend;
 use super::transport::join_nccl;
-use super::{Backend, DistConfig};
 use crate::comm::{Comm, CommError};
 use crate::torch::failed;
 use crate::torch::nccl::Nccl;
@@ -27,7 +28,7 @@ pub fn beside(
     device: Device,
     dist: &DistConfig,
 ) -> anyhow::Result<Arc<dyn TensorSum>> {
-    if !matches!(backend, Backend::Nccl(_)) {
+    if !backend.is_nccl() {
         return Ok(Arc::new(HostSum(comm)));
     }
     let nccl = join_nccl(&*comm, device, dist.start_timeout_s)?;

@@ -1,8 +1,8 @@
-//! DIST.transport: which way gradients go, chosen, tested and said at the start.
+//! DIST.transport: the backend of gradients, chosen, tested and said at the start.
 //!
 //! Every rank takes the same decision, from what all of them have told each other.
 
-use super::transfer::Backend;
+use super::backend::{Backend, CudaMpi, Host, NcclBackend};
 use super::{DistConfig, Transport, Wire};
 use crate::comm::device::cuda_aware;
 use crate::comm::{Comm, CommError, agree, hostname};
@@ -19,25 +19,45 @@ use tch::{Device, Kind, Tensor};
 /// Values in the sums that are tested: one, and more than fit one message of any fabric.
 const LENGTHS: [i64; 2] = [1, 50_001];
 
-/// Why GPUs do not sum among themselves: a cause that goes on after the way's name, and what may be done about it.
+/// Why GPUs do not sum among themselves: a cause that goes on after the backend's name, and what may be done about it.
 struct Refusal {
     cause: String,
     remedy: &'static str,
 }
 
-/// The way that DIST.transport wants, or the best that works. A collective of ranks with one configuration.
+/// A backend between GPUs.
+struct Row {
+    /// The value of DIST.transport that asks for it.
+    requested: Transport,
+    /// What messages call it.
+    name: &'static str,
+    /// What speaks against it before it is tried, from every rank's GPU.
+    refusal: fn(&[String], &DistConfig) -> Option<Refusal>,
+    /// Makes it ready and tests it. What fails on any rank is an [`Agreed`] error of all.
+    attempt: fn(&dyn Comm, Device, &DistConfig) -> anyhow::Result<Backend>,
+}
+
+/// The backends between GPUs; `auto` tries the first, and every other case takes the host's memory.
+const BETWEEN_GPUS: [Row; 2] = [
+    Row { requested: Transport::Nccl, name: "nccl", refusal: nccl_refusal, attempt: nccl },
+    Row { requested: Transport::CudaMpi, name: "cuda_mpi", refusal: between_gpus_refusal, attempt: cuda_mpi },
+];
+
+/// The backend that DIST.transport wants, or the best that works. A collective of ranks with one configuration.
 ///
 /// # Errors
-/// On every rank the same line, where a way that was asked for by name does not work.
+/// On every rank the same line, where a backend that was asked for by name does not work.
 pub fn choose(comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Backend> {
-    let (requested, name) = (dist.transport, name(dist.transport));
-    if requested == Transport::Host || requested == Transport::Auto && comm.size() == 1 {
-        return Ok(say(comm, Backend::Host, ""));
+    let host = |reason: &str| say(comm, Arc::new(Host::new(dist.wire)), reason);
+    if dist.transport == Transport::Host || dist.transport == Transport::Auto && comm.size() == 1 {
+        return Ok(host(""));
     }
+    let named = BETWEEN_GPUS.iter().find(|row| row.requested == dist.transport);
+    let Row { name, refusal, attempt, .. } = named.unwrap_or(&BETWEEN_GPUS[0]);
     let devices = devices(comm, device)?;
-    let refusal = match refusal(requested, &devices, dist) {
+    let refusal = match refusal(&devices, dist) {
         Some(refusal) => refusal,
-        None => match attempt(requested, comm, device, dist) {
+        None => match attempt(comm, device, dist) {
             Ok(backend) => return Ok(say(comm, backend, "")),
             Err(error) if error.is::<Agreed>() => {
                 Refusal { cause: format!("does not work: {error}"), remedy: "see segdist doctor, or " }
@@ -46,27 +66,18 @@ pub fn choose(comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Res
         },
     };
     let Refusal { cause, remedy } = refusal;
-    if requested == Transport::Auto {
+    if named.is_none() {
         let on_gpus = devices.iter().any(|device_name| !device_name.is_empty());
-        return Ok(say(comm, Backend::Host, &if on_gpus { format!(": {name} {cause}") } else { String::new() }));
+        return Ok(host(&if on_gpus { format!(": {name} {cause}") } else { String::new() }));
     }
     let message = format!("DIST.transport {name} {cause}: {remedy}set DIST.transport auto");
     agree::agree(comm, Err(BadInput(message).into()))
 }
 
-/// What messages call it; auto tries nccl.
-fn name(requested: Transport) -> &'static str {
-    match requested {
-        Transport::Host => "host",
-        Transport::CudaMpi => "cuda_mpi",
-        Transport::Auto | Transport::Nccl => "nccl",
-    }
-}
-
 /// Tells the user, where there is anyone to send to.
 fn say(comm: &dyn Comm, backend: Backend, reason: &str) -> Backend {
     if comm.is_root() && comm.size() > 1 {
-        log::info!("gradients are summed by way of {backend}{reason}");
+        log::info!("gradients are summed by way of {}{reason}", backend.name());
     }
     backend
 }
@@ -88,44 +99,44 @@ fn devices(comm: &dyn Comm, device: Device) -> Result<Vec<String>, CommError> {
         .collect())
 }
 
-/// What speaks against a way before it is tried.
-fn refusal(requested: Transport, devices: &[String], dist: &DistConfig) -> Option<Refusal> {
-    let refuse = |cause: String, remedy| Some(Refusal { cause, remedy });
+/// What speaks against any backend between GPUs.
+fn between_gpus_refusal(devices: &[String], dist: &DistConfig) -> Option<Refusal> {
     if let Some(rank) = devices.iter().position(String::is_empty) {
-        return refuse(format!("sums the memory of GPUs, and rank {rank} computes on the CPU"), "");
+        let cause = format!("sums the memory of GPUs, and rank {rank} computes on the CPU");
+        return Some(Refusal { cause, remedy: "" });
     }
-    if dist.wire != Wire::F32 {
-        return refuse("sends f32, and DIST.wire is bf16".into(), "set DIST.wire f32, or ");
-    }
-    if requested == Transport::CudaMpi {
-        return None;
+    let cause = "sends f32, and DIST.wire is bf16".into();
+    (dist.wire != Wire::F32).then_some(Refusal { cause, remedy: "set DIST.wire f32, or " })
+}
+
+fn nccl_refusal(devices: &[String], dist: &DistConfig) -> Option<Refusal> {
+    let refusal = between_gpus_refusal(devices, dist);
+    if refusal.is_some() {
+        return refusal;
     }
     if dist.elastic {
-        return refuse("ends with the first rank that dies, and DIST.elastic is True".into(), "");
+        let cause = "ends with the first rank that dies, and DIST.elastic is True".into();
+        return Some(Refusal { cause, remedy: "" });
     }
-    let shared = (0..devices.len()).find_map(|rank| {
+    (0..devices.len()).find_map(|rank| {
         let other = devices[..rank].iter().position(|device_name| *device_name == devices[rank])?;
-        Some(format!("needs a GPU for every rank, and rank {other} and rank {rank} share {}", devices[rank]))
-    });
-    shared.and_then(|cause| refuse(cause, "start one rank a GPU, or "))
+        let cause = format!("needs a GPU for every rank, and rank {other} and rank {rank} share {}", devices[rank]);
+        Some(Refusal { cause, remedy: "start one rank a GPU, or " })
+    })
 }
 
-/// Makes a way ready and tests it. What fails on any rank is an [`Agreed`] error of all.
-fn attempt(requested: Transport, comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Backend> {
-    match requested {
-        Transport::CudaMpi => cuda_mpi(comm, device),
-        _ => Ok(Backend::Nccl(join_nccl(comm, device, dist.start_timeout_s)?)),
-    }
-}
-
-fn cuda_mpi(comm: &dyn Comm, device: Device) -> anyhow::Result<Backend> {
+fn cuda_mpi(comm: &dyn Comm, device: Device, _: &DistConfig) -> anyhow::Result<Backend> {
     agree::agree(comm, cuda_aware().map_err(anyhow::Error::msg))?;
     let right = sums_are_right(comm.rank(), comm.size(), device, |values| {
         Event::record(device)?.wait()?;
         Ok(comm.all_reduce_device(device_values(values))?)
     });
     agree::agree(comm, right)?;
-    Ok(Backend::CudaMpi)
+    Ok(Arc::new(CudaMpi))
+}
+
+fn nccl(comm: &dyn Comm, device: Device, dist: &DistConfig) -> anyhow::Result<Backend> {
+    Ok(Arc::new(NcclBackend(join_nccl(comm, device, dist.start_timeout_s)?)))
 }
 
 /// A communicator of NCCL over the ranks of `comm`, whose sums of known values are right. A collective.
@@ -194,7 +205,8 @@ mod tests {
 
     fn cause(requested: Transport, devices: &[&str], dist: &DistConfig) -> Option<String> {
         let devices: Vec<String> = devices.iter().map(|device_name| device_name.to_string()).collect();
-        refusal(requested, &devices, dist).map(|refusal| refusal.cause)
+        let row = BETWEEN_GPUS.iter().find(|row| row.requested == requested).unwrap_or(&BETWEEN_GPUS[0]);
+        (row.refusal)(&devices, dist).map(|refusal| refusal.cause)
     }
 
     #[test]
@@ -223,7 +235,7 @@ mod tests {
         let on_cpu = |transport| {
             threads::run(2, move |comm| {
                 let dist = DistConfig { transport, ..DistConfig::default() };
-                choose(&*comm, Device::Cpu, &dist).map(|backend| backend.to_string())
+                choose(&*comm, Device::Cpu, &dist).map(|backend| backend.name())
             })
         };
         for transport in [Transport::Auto, Transport::Host] {

@@ -35,6 +35,7 @@ unsafe extern "C" {
         lr: c_double,
         momentum: c_double,
         decay: c_double,
+        grad_scale: c_double,
     ) -> *mut c_char;
     pub fn segdist_adamw(
         parameters: *const *mut C_tensor,
@@ -48,6 +49,7 @@ unsafe extern "C" {
         beta2: c_double,
         eps: c_double,
         decay: c_double,
+        grad_scale: c_double,
     ) -> *mut c_char;
     pub fn segdist_batch_norm_sums(
         gradient: *mut C_tensor,

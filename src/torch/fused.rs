@@ -6,17 +6,24 @@ use super::TorchError;
 use super::ffi;
 use tch::Tensor;
 
+/// SGD's constants for one update.
+pub struct Sgd {
+    /// Learning rate.
+    pub lr: f64,
+    /// What is left of the momentum.
+    pub momentum: f64,
+    /// Weight decay.
+    pub decay: f64,
+    /// What gradients are multiplied by first, in their memory as well.
+    pub grad_scale: f64,
+}
+
 /// SGD with momentum over lists of tensors of equal shapes (torch.optim.SGD, dampening 0, no Nesterov):
-/// d = g + decay·p; m = momentum·m + d; p −= lr·m. `m` starts at 0.
+/// d = grad_scale·g + decay·p; m = momentum·m + d; p −= lr·m. `m` starts at 0.
 ///
 /// # Errors
 /// When the lists do not fit together, or libtorch fails.
-pub fn sgd(
-    parameters: &[Tensor],
-    gradients: &[Tensor],
-    momenta: &[Tensor],
-    (lr, momentum, decay): (f64, f64, f64),
-) -> Result<(), TorchError> {
+pub fn sgd(parameters: &[Tensor], gradients: &[Tensor], momenta: &[Tensor], with: &Sgd) -> Result<(), TorchError> {
     lists_fit(parameters, &[gradients, momenta])?;
     let (parameters, gradients, momenta) =
         (ffi::pointers(parameters), ffi::pointers(gradients), ffi::pointers(momenta));
@@ -27,9 +34,10 @@ pub fn sgd(
             gradients.as_ptr(),
             momenta.as_ptr(),
             parameters.len(),
-            lr,
-            momentum,
-            decay,
+            with.lr,
+            with.momentum,
+            with.decay,
+            with.grad_scale,
         )
     })
 }
@@ -48,6 +56,8 @@ pub struct AdamW {
     pub eps: f64,
     /// Weight decay.
     pub decay: f64,
+    /// What gradients are multiplied by first, in their memory as well.
+    pub grad_scale: f64,
 }
 
 /// AdamW over lists of tensors of equal shapes (torch.optim.AdamW; Loshchilov & Hutter 2019).
@@ -79,6 +89,7 @@ pub fn adamw(
             with.beta2,
             with.eps,
             with.decay,
+            with.grad_scale,
         )
     })
 }

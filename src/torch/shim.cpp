@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
@@ -106,6 +107,12 @@ c10::Stream stream_of(int index, int64_t id) { return c10::Stream(c10::Stream::U
 
 } // namespace
 
+// What a fused update divides gradients by, so that they are multiplied by `scale` without a pass of their own.
+static std::optional<at::Tensor> divisor(double scale, const at::Tensor &like) {
+  if (scale == 1.0) return std::nullopt;
+  return at::full({}, 1.0 / scale, like.options().dtype(at::kFloat));
+}
+
 extern "C" {
 
 char *segdist_on_gradient(at::Tensor *parameter, Closure closure) {
@@ -128,22 +135,26 @@ char *segdist_attach_backward(at::Tensor *output, at::Tensor **inputs, size_t co
 }
 
 char *segdist_sgd(at::Tensor **parameters, at::Tensor **gradients, at::Tensor **momenta, size_t count, double lr,
-                  double momentum, double decay) {
+                  double momentum, double decay, double grad_scale) {
   return guarded([&] {
+    if (count == 0) return;
     at::_fused_sgd_(list(parameters, count), list(gradients, count), list(momenta, count), decay, momentum, lr,
-                    /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/false);
+                    /*dampening=*/0.0, /*nesterov=*/false, /*maximize=*/false, /*is_first_step=*/false,
+                    divisor(grad_scale, **gradients));
   });
 }
 
 char *segdist_adamw(at::Tensor **parameters, at::Tensor **gradients, at::Tensor **means, at::Tensor **squares,
-                    size_t count, double step, double lr, double beta1, double beta2, double eps, double decay) {
+                    size_t count, double step, double lr, double beta1, double beta2, double eps, double decay,
+                    double grad_scale) {
   return guarded([&] {
+    if (count == 0) return;
     auto moved = list(parameters, count);
     std::vector<at::Tensor> steps;
     for (const auto &parameter : moved)
       steps.push_back(at::full({}, step, parameter.options().dtype(at::kFloat)));
     at::_fused_adamw_(moved, list(gradients, count), list(means, count), list(squares, count), {}, steps, lr, beta1,
-                      beta2, decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+                      beta2, decay, eps, /*amsgrad=*/false, /*maximize=*/false, divisor(grad_scale, **gradients));
   });
 }
 

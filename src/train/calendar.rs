@@ -114,7 +114,7 @@ impl Run<'_> {
     fn refuse(&mut self, update: &Update) -> anyhow::Result<()> {
         let names: Vec<&str> =
             update.samples.iter().map(|&index| self.data.train.source.name(index as usize)).collect();
-        let mine = if update.loss.is_finite() { String::new() } else { names.join(", ") };
+        let mine = if update.loss_is_finite { String::new() } else { names.join(", ") };
         let all = self.comm.all_gather(mine.as_bytes())?;
         let blamed = all.iter().enumerate().find(|(_, names)| !names.is_empty());
         let cause = match blamed {

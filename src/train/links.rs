@@ -7,9 +7,10 @@ use crate::comm::{Comm, CommError};
 use crate::model::BnVariance;
 use crate::model::layers::Normalize;
 use crate::optim::Flat;
+use crate::sync::backend::Backend;
 use crate::sync::batch_norm::SyncBatchNorm;
 use crate::sync::buckets::Reducer;
-use crate::sync::{Backend, tensor_sum, transport};
+use crate::sync::{tensor_sum, transport};
 use std::sync::Arc;
 
 /// The ends of this rank's channels to the others, one for each kind of message.
@@ -44,7 +45,7 @@ impl Links {
         let statistics = channel(&*comm, &journal, Lane::BatchNorm)?;
         let statistics = tensor_sum::beside(&backend, statistics, flat.gradients.device(), recipe.dist)?;
         let norm = Box::new(SyncBatchNorm::over(statistics, variance));
-        let reducer = Reducer::new(flat, gradients, backend, recipe.dist, &journal.trace)?;
+        let reducer = Reducer::new(flat, gradients, backend, recipe.dist.overlap, &journal.trace)?;
         Ok(Links { comm, reducer, norm, journal, variance })
     }
 

@@ -10,14 +10,17 @@ mod place;
 mod recorder;
 mod regroup;
 mod replica;
+mod totals;
 mod trainer;
+mod update;
 
 pub use beginning::Beginning;
 pub use config::{OnNonfinite, TrainConfig};
 pub use links::Links;
 pub use place::Place;
 pub use replica::Replica;
-pub use trainer::{Shown, Trainer, Update};
+pub use trainer::Trainer;
+pub use update::{Shown, Update};
 
 use crate::checkpoint::{CheckpointConfig, Lock, Rules, State};
 use crate::comm::journal::Journal;
@@ -29,6 +32,7 @@ use crate::data::loader::Loader;
 use crate::data::order::ORDER_VERSION;
 use crate::eval::ValConfig;
 use crate::fault::{self, BadInput};
+use crate::loss::BatchSize;
 use crate::model::{ModelConfig, Network};
 use crate::stop::StopRequest;
 use crate::sync::DistConfig;
@@ -61,6 +65,21 @@ pub struct Recipe<'a> {
     pub train: &'a TrainConfig,
     /// DIST.
     pub dist: &'a DistConfig,
+}
+
+impl Recipe<'_> {
+    /// How large an update of so many images may get.
+    fn batch_size(&self, global_batch: usize) -> BatchSize {
+        let DatasetConfig { imgMaxSize, crop, segm_downsampling_rate, .. } = *self.dataset;
+        let largest = self.dataset.imgSizes.iter().copied().max().unwrap_or(imgMaxSize);
+        let long = f64::from(imgMaxSize);
+        let short = (f64::from(largest) * self.dataset.scale_jitter[1]).min(long);
+        let pixels = if crop > 0 { f64::from(crop).powi(2) } else { long * short };
+        BatchSize {
+            pixels: global_batch as f64 * pixels / f64::from(segm_downsampling_rate.max(1)).powi(2),
+            micro_batches: global_batch.div_ceil(self.train.batch_size_per_gpu.max(1)) as f64,
+        }
+    }
 }
 
 /// A run that is asked for.
@@ -159,7 +178,7 @@ impl<'a> Run<'a> {
         let steps = journal.channel(comm.clone(), Lane::Step);
         let links = Links::connect(recipe, &replica.flat, &steps, &journal)?;
         let batches = data.load(job, &place, beginning.step, all)?;
-        let trainer = Trainer::new(recipe, replica, links, batches, &beginning);
+        let trainer = Trainer::new(recipe, replica, links, batches, &beginning)?;
         let total = recipe.train.total_steps();
         let evaluated = data.val.is_none() || state.scores.iter().any(|score| score.step == total);
         let was_finished = beginning.checkpoint.is_some() && state.step == total && evaluated;

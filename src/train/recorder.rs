@@ -1,7 +1,6 @@
 //! What rank 0 leaves behind of a run: history, progress line, checkpoints, curve.
 
-use super::Job;
-use super::trainer::{Shown, Trainer, Update};
+use super::{Job, Shown, Trainer, Update};
 use crate::checkpoint::{CheckpointConfig, SaveReport, Saver, State};
 use crate::comm;
 use crate::data::batch_source::BatchSource;

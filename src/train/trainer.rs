@@ -1,6 +1,8 @@
 //! One update, the algorithm on a page.
 
 use super::links::Links;
+use super::totals::{Local, Totals};
+use super::update::{Shown, Update};
 use super::{Beginning, Recipe, Replica, TrainConfig};
 use crate::checkpoint::Copying;
 use crate::comm::trace::Lane;
@@ -8,13 +10,12 @@ use crate::comm::{CommError, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::batch_source::{BatchSource, StepBatch};
 use crate::fault;
-use crate::loss::{self, LossNorm};
+use crate::loss::{self, Loss, Objective};
 use crate::model::layers::DropoutKey;
-use crate::model::{BnRunning, Network, Pass};
+use crate::model::{self, BnRunning, Network, Pass};
 use crate::optim::{LossScale, Optimizer};
 use crate::retry::{self, Counts};
 use crate::schedule::Schedule;
-use crate::sync::buckets::Reduced;
 use crate::torch::{memory, precision};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -34,62 +35,46 @@ pub struct Trainer<B> {
     /// Corrupt samples of this rank that were replaced since [`Shown`] last told.
     substituted: usize,
     batches: B,
+    /// The next step's batch, asked for a step ahead.
+    coming: Option<Coming>,
     links: Links,
+    objective: Objective,
     schedule: Box<dyn Schedule>,
     config: TrainConfig,
     running: BnRunning,
     device: Device,
 }
 
-/// What an update did.
-pub struct Update {
-    /// Number of this update, from 1.
-    pub step: u64,
-    /// The rate it was made with.
-    pub lr_encoder: f64,
-    /// The rate it was made with.
-    pub lr_decoder: f64,
-    /// This rank's part of the loss.
-    pub loss: f64,
-    /// What all ranks together have to show; None between the steps of TRAIN.disp_iter.
-    pub shown: Option<Shown>,
-    /// Whether a rank asked to stop after this update.
-    pub stop: bool,
-    /// Whether the gradients were finite and the update was made.
-    pub committed: bool,
-    /// Whether it was not, and a smaller loss scale may mend that.
-    pub overflow: bool,
-    /// Seconds waited for data.
-    pub data_s: f64,
-    /// Seconds of backward.
-    pub backward_s: f64,
-    /// Seconds waited for other ranks after backward.
-    pub comm_s: f64,
-    /// Seconds from the wait for its data to the update.
-    pub step_s: f64,
-    /// Samples of this rank, for the message when something is wrong with them.
-    pub samples: Vec<u32>,
+/// A batch, and whether another rank has none.
+struct Coming {
+    batch: anyhow::Result<StepBatch>,
+    somewhere_none: bool,
 }
 
-/// Loss and accuracy (0 to 1) of a whole global batch, and what reading has cost all ranks.
-#[derive(Clone, Copy, Debug)]
-pub struct Shown {
-    /// Deep supervision included.
-    pub loss: f64,
-    /// Correctly labelled pixels ÷ labelled pixels.
-    pub accuracy: f64,
-    /// Reads tried again, and reads given up, since the last time.
-    pub reads: Counts,
-    /// Corrupt samples that were replaced since the last time.
-    pub substituted: u64,
+/// What backward starts from.
+enum Root {
+    /// The sums of a micro-batch.
+    Sums(Tensor),
+    /// All scores of no images, to take part in what ranks exchange in backward.
+    NoImages(Tensor),
+    /// No forward pass was made.
+    Nothing,
 }
 
 impl<B: BatchSource> Trainer<B> {
     /// Puts the parts together; `batches` begin at `beginning.step`.
-    pub fn new(recipe: &Recipe, replica: Replica, links: Links, batches: B, beginning: &Beginning) -> Trainer<B> {
-        let config = TrainConfig { global_batch: beginning.global_batch, ..recipe.train.clone() };
-        let scale = config.first_loss_scale();
-        Trainer {
+    pub fn new(
+        recipe: &Recipe,
+        replica: Replica,
+        links: Links,
+        batches: B,
+        beginning: &Beginning,
+    ) -> anyhow::Result<Trainer<B>> {
+        let scale = recipe.train.first_loss_scale();
+        let deep_supervision = model::shape(recipe.model).map_err(fault::classified)?.deep_supervision;
+        let weights = [1.0].into_iter().chain(deep_supervision.then_some(recipe.train.deep_sup_scale)).collect();
+        let size = recipe.batch_size(beginning.global_batch);
+        Ok(Trainer {
             device: replica.flat.gradients.device(),
             network: replica.network,
             optimizer: replica.optimizer,
@@ -98,11 +83,18 @@ impl<B: BatchSource> Trainer<B> {
             copying: None,
             substituted: 0,
             batches,
+            coming: None,
             links,
-            schedule: config.schedule(),
+            objective: Objective::new(loss::of(recipe.train.loss_norm), weights, size),
+            schedule: recipe.train.schedule(),
             running: recipe.model.bn_running,
-            config,
-        }
+            config: recipe.train.clone(),
+        })
+    }
+
+    /// With another loss than TRAIN's.
+    pub fn with_loss(self, loss: Box<dyn Loss>) -> Trainer<B> {
+        Trainer { objective: self.objective.with_loss(loss), ..self }
     }
 
     /// With another schedule than TRAIN's.
@@ -120,31 +112,19 @@ impl<B: BatchSource> Trainer<B> {
         let trace = self.links.journal.trace.clone();
         let span = |name| trace.span(Lane::Step, name);
         let start = Instant::now();
-        let waiting = span("data");
-        let batch = self.batches.next();
-        drop(waiting);
-        let data_s = start.elapsed().as_secs_f64();
-        let (batch, mut totals) = self.agree(batch, stop)?;
+        let batch = self.batch()?;
         self.substituted += batch.substituted;
+        let mut data_s = start.elapsed().as_secs_f64();
+        let (mut local, backward_s) = self.forward_and_backward(&batch)?;
 
-        self.links.reducer.zero();
-        let mut backward_s = 0.0;
-        let last = batch.rounds.len().saturating_sub(1);
-        for (round, part) in batch.rounds.iter().enumerate() {
-            let forward = span("forward");
-            let sums = self.forward(part)?;
-            drop(forward);
-            if round == last {
-                self.links.reducer.arm();
-            }
-            let (start, _backward) = (Instant::now(), span("backward"));
-            self.backward(sums, part, &mut totals)?;
-            backward_s += start.elapsed().as_secs_f64();
-        }
-        let waiting = span("wait for gradients");
+        let waiting = Instant::now();
+        let next = self.ask_for_the_next();
+        data_s += waiting.elapsed().as_secs_f64();
+        let waiting = (Instant::now(), span("wait for gradients"));
+        let totals = self.sum_up(&mut local, stop, next)?;
         let reduced = self.links.reducer.wait()?;
+        let comm_s = waiting.0.elapsed().as_secs_f64();
         drop(waiting);
-        let (loss, shown) = self.sum_up(&totals)?;
         // Where the job outlives a rank: none may make an update that another cannot make.
         if !self.links.comm.vote(true)? {
             return Err(CommError::Outvoted.into());
@@ -157,7 +137,9 @@ impl<B: BatchSource> Trainer<B> {
         let (lr_encoder, lr_decoder) = (self.config.lr_encoder * factor, self.config.lr_decoder * factor);
         if committed {
             let _optimizer = span("optimizer");
-            self.optimizer.step(lr_encoder, lr_decoder, self.clip(&reduced) / self.scale.value())?;
+            let scale = self.objective.gradient_scale(&totals.loss) / self.scale.value();
+            let clip = self.clip(reduced.squared_norm.sqrt() * scale);
+            self.optimizer.step(lr_encoder, lr_decoder, scale * clip)?;
             self.network.commit_statistics(self.running);
         } else {
             self.network.discard_statistics();
@@ -169,14 +151,14 @@ impl<B: BatchSource> Trainer<B> {
             step: self.step,
             lr_encoder,
             lr_decoder,
-            loss,
-            shown,
+            loss_is_finite: totals.own_are_finite,
+            shown: self.shown(&totals),
             stop: totals.stop,
             committed,
             overflow,
             data_s,
             backward_s,
-            comm_s: reduced.waited_s,
+            comm_s,
             step_s: start.elapsed().as_secs_f64(),
             samples: batch.rounds.iter().flatten().flat_map(|part| part.samples.clone()).collect(),
         })
@@ -185,6 +167,7 @@ impl<B: BatchSource> Trainer<B> {
     /// Gives up the step under way, after the death of a rank.
     pub(super) fn break_off(&mut self) {
         self.links.disconnect();
+        self.coming = None;
         self.network.discard_statistics();
     }
 
@@ -201,48 +184,103 @@ impl<B: BatchSource> Trainer<B> {
         }
     }
 
-    /// Before any rank enters the step: how many labels all batches have, whether a rank asks to stop, and whether all
-    /// have their batch; one that has none ends the job on all ranks, with its reason.
-    fn agree(&self, batch: anyhow::Result<StepBatch>, stop: bool) -> anyhow::Result<(StepBatch, Totals)> {
-        let valid = batch.as_ref().map_or(0, valid_labels);
-        let mut counts = [valid, stop.into(), batch.is_err().into()];
-        self.links.comm.all_reduce_i64(&mut counts)?;
-        let [valid, stops, failures] = counts;
-        let batch = if failures > 0 { agree::agree(&*self.links.comm, batch)? } else { batch? };
-        Ok((batch, Totals { valid, stop: stops > 0, ..Totals::default() }))
-    }
-
-    /// This rank's loss; loss and accuracy of all, where TRAIN.disp_iter wants to see them.
-    fn sum_up(&mut self, totals: &Totals) -> Result<(f64, Option<Shown>), CommError> {
-        let (loss, step) = (totals.loss(), self.step + 1);
-        if !step.is_multiple_of(self.config.disp_iter) && step != self.config.total_steps() {
-            return Ok((loss, None));
-        }
-        let Counts { retries, failures } = retry::take_counts();
-        let substituted = std::mem::take(&mut self.substituted);
-        let mut sums = [loss, totals.correct() as f64, retries as f64, failures as f64, substituted as f64];
-        self.links.comm.all_reduce_f64(&mut sums)?;
-        let [loss_of_all, correct, retries, failures, substituted] = sums;
-        let shown = Shown {
-            loss: loss_of_all,
-            accuracy: correct / totals.valid.max(1) as f64,
-            reads: Counts { retries: retries as u64, failures: failures as u64 },
-            substituted: substituted as u64,
+    /// This step's batch. A rank that has none ends the job on all ranks, with its reason.
+    fn batch(&mut self) -> anyhow::Result<StepBatch> {
+        let comm = self.links.comm.clone();
+        let coming = match self.coming.take() {
+            Some(coming) => coming,
+            None => {
+                let batch = self.fetch();
+                let mut missing = [batch.is_err().into()];
+                comm.all_reduce_i64(&mut missing)?;
+                Coming { batch, somewhere_none: missing[0] > 0 }
+            }
         };
-        Ok((loss, Some(shown)))
+        if coming.somewhere_none { agree::agree(&*comm, coming.batch) } else { coming.batch }
     }
 
-    /// Σ nll of both heads, and the correctly labelled pixels.
+    fn fetch(&mut self) -> anyhow::Result<StepBatch> {
+        let _waiting = self.links.journal.trace.span(Lane::Step, "data");
+        self.batches.next()
+    }
+
+    /// The next step's batch, but after the last step.
+    fn ask_for_the_next(&mut self) -> Option<anyhow::Result<StepBatch>> {
+        (self.step + 1 != self.config.total_steps()).then(|| self.fetch())
+    }
+
+    /// The one small sum of a step: what the loss is made of, what is shown of it, whether a rank asks to stop, and
+    /// whether all have their next batch, which nobody has to ask again.
+    fn sum_up(
+        &mut self,
+        local: &mut Local,
+        stop: bool,
+        next: Option<anyhow::Result<StepBatch>>,
+    ) -> Result<Totals, CommError> {
+        if self.is_shown() {
+            let Counts { retries, failures } = retry::take_counts();
+            local.reading = [retries, failures, std::mem::take(&mut self.substituted) as u64];
+        }
+        let missing = next.as_ref().is_some_and(Result::is_err);
+        let totals = Totals::sum(&*self.links.comm, local, stop, missing)?;
+        self.coming = next.map(|batch| Coming { batch, somewhere_none: totals.missing });
+        Ok(totals)
+    }
+
+    /// Gradients of all rounds, on their way between ranks when this returns; the sums of this rank, and the seconds of
+    /// backward.
+    fn forward_and_backward(&mut self, batch: &StepBatch) -> anyhow::Result<(Local, f64)> {
+        let trace = self.links.journal.trace.clone();
+        let late = self.objective.divides_late();
+        let mut slopes = if late || batch.rounds.len() == 1 { None } else { Some(self.look_ahead(batch)?) };
+        self.links.reducer.zero();
+        let mut local = Local::new(self.objective.length(), self.is_shown());
+        let mut backward_s = 0.0;
+        for (round, part) in batch.rounds.iter().enumerate() {
+            let forward = trace.span(Lane::Step, "forward");
+            let root = self.forward(part, &mut local)?;
+            drop(forward);
+            if !late && slopes.is_none() {
+                slopes = Some(self.slopes(&local)?);
+            }
+            if round + 1 == batch.rounds.len() {
+                self.links.reducer.arm();
+            }
+            let (start, _backward) = (Instant::now(), trace.span(Lane::Step, "backward"));
+            self.backward(root, slopes.as_ref())?;
+            backward_s += start.elapsed().as_secs_f64();
+        }
+        Ok((local, backward_s))
+    }
+
+    /// The slopes of a loss that needs the sums of all rounds before the first backward.
+    fn look_ahead(&self, batch: &StepBatch) -> anyhow::Result<Tensor> {
+        let mut local = Local::new(self.objective.length(), false);
+        for part in &batch.rounds {
+            tch::no_grad(|| self.forward(part, &mut local))?;
+        }
+        // The same passes are made again, and counted then.
+        self.network.discard_statistics();
+        Ok(self.slopes(&local)?)
+    }
+
+    fn slopes(&self, local: &Local) -> Result<Tensor, CommError> {
+        let mut sums = local.loss();
+        self.links.comm.all_reduce_f64(&mut sums)?;
+        Ok(self.objective.slopes(&sums).to_device(self.device))
+    }
+
+    /// The scores of a micro-batch and their sums, added to `local`.
     ///
     /// Where this rank has no micro-batch left, an empty one takes part in the statistics of the others; without
     /// batch statistics there is nothing to take part in.
-    fn forward(&self, part: &Option<HostBatch>) -> anyhow::Result<Option<Sums>> {
+    fn forward(&self, part: &Option<HostBatch>, local: &mut Local) -> anyhow::Result<Root> {
         fault::point("forward");
         let train = !self.config.fix_bn;
         let DeviceBatch { images, labels } = match part {
             Some(part) => part.to_device(self.device),
             None if train => DeviceBatch::empty(self.device),
-            None => return Ok(None),
+            None => return Ok(Root::Nothing),
         };
         let images = if self.config.channels_last { memory::to_channels_last(&images) } else { images };
         let first = part.as_ref().map_or(0, |part| part.first as u64);
@@ -254,70 +292,48 @@ impl<B: BatchSource> Trainer<B> {
         if let Some(failure) = norm.failure() {
             return Err(failure.into());
         }
-        if part.is_none() {
-            let nothing =
-                logits.main.sum(Kind::Float) + logits.deepsup.map_or(0.0.into(), |deepsup| deepsup.sum(Kind::Float));
-            return Ok(Some(Sums { nll: nothing, correct: Tensor::from(0i64) }));
-        }
-        let (main, deepsup) = (&logits.main, logits.deepsup.as_ref());
-        let nll = loss::summed_nll_of_heads(main, deepsup, self.config.deep_sup_scale, &labels);
-        Ok(Some(Sums { nll, correct: loss::correct_pixels(&logits.main, &labels) }))
+        let heads: Vec<Tensor> = [Some(logits.main), logits.deepsup].into_iter().flatten().collect();
+        let Some(part) = part else {
+            return Ok(Root::NoImages(heads.iter().map(|scores| scores.sum(Kind::Float)).sum()));
+        };
+        let sums = self.objective.sums(&heads, &labels);
+        local.add(&sums, part.valid, || loss::correct_pixels(&heads[0], &labels));
+        Ok(Root::Sums(sums))
     }
 
-    /// Gradients of Σ nll ÷ labelled pixels, added to those that are there.
-    fn backward(&self, sums: Option<Sums>, part: &Option<HostBatch>, totals: &mut Totals) -> anyhow::Result<()> {
-        let Some(sums) = sums else { return Ok(()) };
-        let own = part.as_ref().map_or(0, |part| part.valid);
-        let micro_batches = self.config.global_batch.div_ceil(self.config.batch_size_per_gpu);
-        let divisor = match self.config.loss_norm {
-            LossNorm::Global => totals.valid as f64,
-            LossNorm::PerRank => own as f64 * micro_batches as f64,
+    /// Gradients of one round, added to those that are there; `slopes` where the loss has them before backward.
+    fn backward(&self, root: Root, slopes: Option<&Tensor>) -> anyhow::Result<()> {
+        let loss = match (root, slopes) {
+            (Root::Nothing, _) => return Ok(()),
+            (Root::NoImages(scores), _) => scores,
+            (Root::Sums(sums), Some(slopes)) => (sums * slopes).sum(Kind::Double),
+            (Root::Sums(sums), None) => self.objective.undivided(&sums),
         };
-        let loss = sums.nll / divisor.max(1.0);
-        let scaled = if self.scale.value() == 1.0 { loss.shallow_clone() } else { &loss * self.scale.value() };
+        let scaled = if self.scale.value() == 1.0 { loss } else { loss * self.scale.value() };
         // An error between ranks crosses libtorch as a text: the norm has kept the original.
         let norm = &*self.links.norm;
-        scaled.f_backward().map_err(|error| norm.failure().map_or_else(|| error.into(), anyhow::Error::from))?;
-        totals.add(loss.detach(), sums.correct);
-        Ok(())
+        scaled.f_backward().map_err(|error| norm.failure().map_or_else(|| error.into(), anyhow::Error::from))
     }
 
-    /// What gradients are multiplied by so that their norm is at most TRAIN.clip_norm.
-    fn clip(&self, reduced: &Reduced) -> f64 {
-        let norm = reduced.squared_norm.sqrt() / self.scale.value();
-        if self.config.clip_norm > 0.0 && norm > self.config.clip_norm { self.config.clip_norm / norm } else { 1.0 }
-    }
-}
-
-struct Sums {
-    nll: Tensor,
-    correct: Tensor,
-}
-
-/// A step's sums; tensors stay on the device until someone reads them.
-#[derive(Default)]
-struct Totals {
-    valid: i64,
-    stop: bool,
-    loss: Option<Tensor>,
-    correct: Option<Tensor>,
-}
-
-impl Totals {
-    fn add(&mut self, loss: Tensor, correct: Tensor) {
-        self.loss = Some(self.loss.take().map_or_else(|| loss.shallow_clone(), |sum| sum + &loss));
-        self.correct = Some(self.correct.take().map_or_else(|| correct.shallow_clone(), |sum| sum + &correct));
+    fn shown(&self, totals: &Totals) -> Option<Shown> {
+        let [retries, failures, substituted] = totals.reading;
+        totals.correct.map(|correct| Shown {
+            loss: self.objective.value(&totals.loss),
+            accuracy: correct / totals.labelled.max(1.0),
+            reads: Counts { retries, failures },
+            substituted,
+        })
     }
 
-    fn loss(&self) -> f64 {
-        self.loss.as_ref().map_or(0.0, |loss| loss.to_kind(Kind::Double).double_value(&[]))
+    /// Whether TRAIN.disp_iter wants to see this step.
+    fn is_shown(&self) -> bool {
+        let step = self.step + 1;
+        step.is_multiple_of(self.config.disp_iter) || step == self.config.total_steps()
     }
 
-    fn correct(&self) -> i64 {
-        self.correct.as_ref().map_or(0, |correct| correct.int64_value(&[]))
+    /// What gradients of this norm are multiplied by so that it is at most TRAIN.clip_norm.
+    fn clip(&self, norm: f64) -> f64 {
+        let most = self.config.clip_norm;
+        if most > 0.0 && norm > most { most / norm } else { 1.0 }
     }
-}
-
-fn valid_labels(batch: &StepBatch) -> i64 {
-    batch.rounds.iter().flatten().map(|part| part.valid as i64).sum()
 }

@@ -3,8 +3,9 @@
 use segdist::comm::{Comm, threads, trace::Trace};
 use segdist::model::layers::{Role, Store, Variable};
 use segdist::optim::Flat;
+use segdist::sync::Wire;
+use segdist::sync::backend::Host;
 use segdist::sync::buckets::{Reduced, Reducer};
-use segdist::sync::{Backend, DistConfig, Wire};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -36,9 +37,7 @@ fn step(comm: Arc<dyn Comm>, batches: usize, wire: Wire, steps: usize) -> (Vec<f
     let flat = Flat::new(&store, 4 * 600);
     assert!(flat.buckets.len() > 2);
     let (rank, size) = (comm.rank(), comm.size());
-    let mut reducer =
-        Reducer::new(&flat, comm, Backend::Host, &DistConfig { wire, ..DistConfig::default() }, &Trace::default())
-            .unwrap();
+    let mut reducer = Reducer::new(&flat, comm, Arc::new(Host::new(wire)), true, &Trace::default()).unwrap();
     let mut reduced = None;
     for _ in 0..steps {
         reducer.zero();
@@ -99,7 +98,7 @@ fn a_rank_without_a_backward_counts_as_zero() {
         let store = store();
         let flat = Flat::new(&store, 4 * 600);
         let rank = comm.rank();
-        let mut reducer = Reducer::new(&flat, comm, Backend::Host, &DistConfig::default(), &Trace::default()).unwrap();
+        let mut reducer = Reducer::new(&flat, comm, Arc::new(Host::new(Wire::F32)), true, &Trace::default()).unwrap();
         for batch in 0..2 {
             reducer.zero();
             if rank == batch {
@@ -120,7 +119,7 @@ fn a_non_finite_gradient_shows_in_the_norm_of_every_rank() {
         let store = store();
         let flat = Flat::new(&store, 4 * 600);
         let rank = comm.rank();
-        let mut reducer = Reducer::new(&flat, comm, Backend::Host, &DistConfig::default(), &Trace::default()).unwrap();
+        let mut reducer = Reducer::new(&flat, comm, Arc::new(Host::new(Wire::F32)), true, &Trace::default()).unwrap();
         reducer.zero();
         reducer.arm();
         (loss(&store, 0) * if rank == 1 { f64::NAN } else { 1.0 }).backward();

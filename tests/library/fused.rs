@@ -1,10 +1,15 @@
 //! Fused operations refuse tensors that do not fit together, where libtorch's kernels would read past the shorter one.
 
-use segdist::torch::fused::{AdamW, adamw, batch_norm_sums, sgd};
+use segdist::torch::fused::{AdamW, Sgd, adamw, batch_norm_sums, sgd};
 use tch::{Device, Kind, Tensor};
 
 fn ones(size: &[i64]) -> Tensor {
     Tensor::ones(size, (Kind::Float, Device::Cpu))
+}
+
+/// SGD without decay.
+fn plain(lr: f64, momentum: f64) -> Sgd {
+    Sgd { lr, momentum, decay: 0.0, grad_scale: 1.0 }
 }
 
 /// What is not like ones(2, 3) beside it.
@@ -24,11 +29,11 @@ fn misfits() -> Vec<Vec<Tensor>> {
 #[test]
 fn optimizer_lists_that_differ_in_length_shape_kind_or_memory_order_are_refused() {
     let good = || vec![ones(&[2, 3])];
-    let with = AdamW { step: 1.0, lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, decay: 0.0 };
+    let with = AdamW { step: 1.0, lr: 0.1, beta1: 0.9, beta2: 0.99, eps: 1e-8, decay: 0.0, grad_scale: 1.0 };
     for bad in misfits() {
-        assert!(sgd(&good(), &bad, &good(), (0.1, 0.9, 0.0)).is_err(), "{bad:?}");
-        assert!(sgd(&good(), &good(), &bad, (0.1, 0.9, 0.0)).is_err(), "{bad:?}");
-        assert!(sgd(&bad, &good(), &good(), (0.1, 0.9, 0.0)).is_err(), "{bad:?}");
+        assert!(sgd(&good(), &bad, &good(), &plain(0.1, 0.9)).is_err(), "{bad:?}");
+        assert!(sgd(&good(), &good(), &bad, &plain(0.1, 0.9)).is_err(), "{bad:?}");
+        assert!(sgd(&bad, &good(), &good(), &plain(0.1, 0.9)).is_err(), "{bad:?}");
         for place in 0..4 {
             let mut lists = [good(), good(), good(), good()];
             lists[place] = bad.iter().map(Tensor::shallow_clone).collect();
@@ -37,7 +42,7 @@ fn optimizer_lists_that_differ_in_length_shape_kind_or_memory_order_are_refused(
         }
     }
     let parameters = good();
-    sgd(&parameters, &good(), &good(), (0.5, 1.0, 0.0)).unwrap();
+    sgd(&parameters, &good(), &good(), &plain(0.5, 1.0)).unwrap();
     // m = 1 + 1, p = 1 − 0.5 · 2.
     assert_eq!(parameters[0].sum(Kind::Float).double_value(&[]), 0.0);
 }
@@ -45,7 +50,7 @@ fn optimizer_lists_that_differ_in_length_shape_kind_or_memory_order_are_refused(
 #[test]
 fn lists_of_values_that_overlap_in_memory_are_refused() {
     let spread = || vec![ones(&[2]).view([2, 1]).expand([2, 3], false)];
-    assert!(sgd(&spread(), &spread(), &spread(), (0.1, 0.9, 0.0)).is_err());
+    assert!(sgd(&spread(), &spread(), &spread(), &plain(0.1, 0.9)).is_err());
 }
 
 #[test]

@@ -5,9 +5,10 @@ use segdist::loss::summed_nll;
 use segdist::model::BnVariance;
 use segdist::model::{Init, ModelConfig, Network, Pass};
 use segdist::optim::Flat;
+use segdist::sync::Wire;
+use segdist::sync::backend::Host;
 use segdist::sync::batch_norm::SyncBatchNorm;
 use segdist::sync::buckets::Reducer;
-use segdist::sync::{Backend, DistConfig};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
@@ -32,7 +33,7 @@ fn gradients(encoder: &str, decoder: &str, comm: Arc<dyn Comm>, owner: usize) ->
     let count = if comm.rank() == owner { 4 } else { 0 };
     let norm = SyncBatchNorm::new(comm.duplicate().unwrap(), BnVariance::Offset);
     let flat = Flat::new(&network.store, 25 << 20);
-    let mut reducer = Reducer::new(&flat, comm, Backend::Host, &DistConfig::default(), &Trace::default()).unwrap();
+    let mut reducer = Reducer::new(&flat, comm, Arc::new(Host::new(Wire::F32)), true, &Trace::default()).unwrap();
     let images = noise(4 * 3 * 48 * 48).view([4, 3, 48, 48]);
     let pass = Pass { train: true, norm: &norm, dropout: None, deep_supervision: true };
     let logits = network.forward(&images.narrow(0, 0, count), &pass);

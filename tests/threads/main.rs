@@ -7,3 +7,4 @@ mod golden;
 
 mod empty_batch;
 mod eval;
+mod seams;
