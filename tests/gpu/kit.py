@@ -172,7 +172,10 @@ def optimizers(bench):
     for optim, rate in (("SGD", 1e-3), ("AdamW", 1e-5)):
         more = ["TRAIN.fix_bn=True", f"TRAIN.optim={optim}", "TRAIN.clip_norm=1", "TRAIN.batch_size_per_gpu=2"]
         more += ["TRAIN.global_batch=4", f"TRAIN.lr_encoder={rate}", f"TRAIN.lr_decoder={rate}"]
-        here, cpu = (bench.train(f"{optim}-{d}", *more, device=d, steps=steps) for d in (bench.device, "cpu"))
+        # The CPU has itself to compare with, in another memory order.
+        order = f"TRAIN.channels_last={bench.cpu}"
+        here = bench.train(f"{optim}-here", *more, order, steps=steps)
+        cpu = bench.train(f"{optim}-cpu", *more, device="cpu", steps=steps)
         figures[optim] = close(losses(here), losses(cpu), 1e-4, f"{optim}: losses")
         worst = difference(parameters(here, steps), parameters(cpu, steps))
         require(worst < 1e-3, f"{optim}: parameters are off by {worst:.1e}")
@@ -299,15 +302,16 @@ def evaluation(bench):
     """Evaluation and prediction on the device and on the CPU."""
     run = bench.train("eval", steps=2)
     scores, maps = [], []
-    for device in (bench.device, "cpu"):
+    # The CPU has itself to compare with, on two ranks.
+    for name, device, ranks in (("here", bench.device, 2 if bench.cpu else 1), ("cpu", "cpu", 1)):
         keys = [f"DATASET.list_val={KIT / 'shards' / 'validation'}", "DATASET.num_class=5", "DATASET.imgSizes=(48,)"]
         keys += ["DATASET.imgMaxSize=64", "MODEL.arch_encoder=resnet18dilated", "MODEL.arch_decoder=ppm_deepsup"]
         keys += [f"DIR={run}", f"DIST.device={device}"]
         env = {"NVIDIA_TF32_OVERRIDE": "0"}
-        out, _ = bench.segdist("eval", "--checkpoint", "latest", "--json", *keys, env=env)
+        out, _ = bench.segdist("eval", "--checkpoint", "latest", "--json", *keys, env=env, ranks=ranks)
         scores.append(json.loads(out.strip().splitlines()[-1]))
-        target = bench.folder / f"predict-{device}"
-        bench.segdist("predict", "--checkpoint", "latest", "--out", target, KIT / "images", *keys, env=env)
+        target = bench.folder / f"predict-{name}"
+        bench.segdist("predict", "--checkpoint", "latest", "--out", target, KIT / "images", *keys, env=env, ranks=ranks)
         maps.append(sorted(target.glob("*.label.png")))
     accuracy = [score["pixel_accuracy"] for score in scores]
     require(abs(accuracy[0] - accuracy[1]) < 2e-3, f"pixel accuracies differ: {accuracy}")

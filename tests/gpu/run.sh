@@ -18,9 +18,14 @@ if [ ! -e "$here/bin/segdist" ]; then
 fi
 
 python=${PYTHON:-python3}
-# Python's PyTorch serves as libtorch; looking for it does not load it.
-torch=$("$python" -c 'import importlib.util as u; s = u.find_spec("torch"); print(s.submodule_search_locations[0] if s else "")')
-[ -n "$torch" ] || torch=${LIBTORCH:-$here/../../.deps/torch}
+# Python's PyTorch serves as libtorch, looked for without being loaded; in the repository that of launch/setup.sh does.
+torch=$("$python" - <<'PY'
+import importlib.metadata, importlib.util
+found = importlib.util.find_spec("torch")
+print(found.submodule_search_locations[0] if found and importlib.metadata.version("torch").startswith("2.11.") else "")
+PY
+)
+[ -n "$torch" ] || torch=$here/../../.deps/torch
 [ -e "$torch/lib/libtorch_cpu.so" ] || { echo "run.sh: $python has no PyTorch; PYTHON=... names one that has 2.11" >&2; exit 2; }
 
 libraries=$torch/lib:$here/lib
