@@ -26,10 +26,10 @@ pub struct Journal {
 struct Page {
     started: u64,
     done: u64,
-    last: VecDeque<Call>,
+    last: VecDeque<Collective>,
 }
 
-struct Call {
+struct Collective {
     number: u64,
     operation: &'static str,
     bytes: usize,
@@ -65,8 +65,8 @@ impl Journal {
     /// One line for every channel.
     pub fn lines(&self) -> Vec<String> {
         let text = |(name, page): (&&str, &Page)| {
-            let entries: Vec<String> = page.last.iter().map(Call::text).collect();
-            format!("last collectives of {name}: {}", entries.join(", "))
+            let told: Vec<String> = page.last.iter().map(Collective::text).collect();
+            format!("last collectives of {name}: {}", told.join(", "))
         };
         self.pages().iter().map(text).collect()
     }
@@ -83,7 +83,7 @@ impl Journal {
         if page.last.len() == LAST {
             page.last.pop_front();
         }
-        page.last.push_back(Call { number, operation, bytes, start: Instant::now(), took: None });
+        page.last.push_back(Collective { number, operation, bytes, start: Instant::now(), took: None });
     }
 
     /// Collectives of one channel never overlap: it is the last one that is done.
@@ -97,9 +97,9 @@ impl Journal {
     }
 }
 
-impl Call {
+impl Collective {
     fn text(&self) -> String {
-        let Call { number, operation, bytes, .. } = self;
+        let Collective { number, operation, bytes, .. } = self;
         let state = match self.took {
             Some(took) => format!("{:.1} ms", took.as_secs_f64() * 1e3),
             None => format!("not done for {:.1} s", self.start.elapsed().as_secs_f64()),

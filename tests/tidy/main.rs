@@ -43,7 +43,7 @@ const UNSAFE: &[&str] = &[
 
 const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 70;
-const MAX_PARAMETERS: usize = 8;
+const MAX_PARAMETERS: usize = 6;
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -51,11 +51,11 @@ pub struct Watchdog {
 }
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Progress>,
     wake: Condvar,
 }
 
-struct State {
+struct Progress {
     step: u64,
     phase: &'static str,
     /// Calls of `progress`.
@@ -80,7 +80,7 @@ impl Watchdog {
         let listeners = listeners.transpose().map_err(|cause| failed(rank, cause))?;
         let peers = Peer::all_gather(comm, listeners.as_deref().unwrap_or_default())?;
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { step: 0, phase: "start", ticks: 0, stop: false }),
+            state: Mutex::new(Progress { step: 0, phase: "start", ticks: 0, stop: false }),
             wake: Condvar::new(),
         });
         // Rank 0 watches everyone, rank 1 watches rank 0 alone.
@@ -132,7 +132,7 @@ impl Drop for Watchdog {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     state.lock().expect("nothing panics while it holds this lock")
 }
 

@@ -82,3 +82,41 @@ impl Sender {
         Link::Up(stream, Seal::new(&self.token, &whole))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::inbox::Inbox;
+    use super::super::peer;
+    use super::*;
+    use std::net::SocketAddr;
+
+    fn beat() -> Beat {
+        Beat { rank: 1, last: false, step: 1, ticks: 2, collectives: 3, waits: false, phase: "start".into() }
+    }
+
+    /// Sends until it is heard, at most ten seconds.
+    fn heard(inbox: &mut Inbox, sender: &mut Sender) {
+        let start = Instant::now();
+        loop {
+            sender.send(&beat());
+            std::thread::sleep(Duration::from_millis(5));
+            if inbox.receive().beats.contains(&beat()) {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "not heard");
+        }
+    }
+
+    #[test]
+    fn whoever_is_dropped_connects_again_and_is_heard() {
+        let listener = peer::listen(true).unwrap().remove(0);
+        let Ok(SocketAddr::V4(address)) = listener.local_addr() else { panic!("an IPv4 address") };
+        let watcher = Peer { token: [3; 32], listens: vec![address], ..Peer::default() };
+        let inbox = || Inbox::new(vec![listener.try_clone().unwrap()], [3; 32], 2).unwrap();
+        let mut sender = Sender::new(&[watcher, Peer::default()], 1);
+        let mut first = inbox();
+        heard(&mut first, &mut sender);
+        drop(first);
+        heard(&mut inbox(), &mut sender);
+    }
+}
