@@ -87,6 +87,7 @@ pub mod convert;
 pub mod demo_data;
 pub mod doctor;
 pub mod eval;
+pub mod init;
 pub mod pack;
 pub mod plan;
 pub mod predict;

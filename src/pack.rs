@@ -5,20 +5,22 @@
 //! are the same by name, length and time. The bytes of the set depend on the input alone: a shard ends with the record
 //! that fills it.
 
+mod rules;
 mod sample;
 mod table;
 
 use crate::bad_input;
-use crate::data::label_map::LabelMap;
+use crate::data::instances::{Background, Instances};
 use crate::data::layout::Layout;
 use crate::data::list::{self, List, Pair};
 use crate::durable;
-use crate::fault::{self, BadInput};
-use crate::shard::{INDEX_FILE, Index, Record, ShardInfo, shard_name, write_shard};
+use crate::fault;
+use crate::shard::{Classes, INDEX_FILE, Index, Record, ShardInfo, shard_name, write_shard};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use sample::{Packed, Rules};
+use rules::Rules;
+use sample::{Packed, Turn};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -38,10 +40,21 @@ pub enum Input {
     },
     /// Two folders with files of the same names.
     Folders {
-        /// JPEG or PNG files.
+        /// Images.
         images: PathBuf,
-        /// PNG files.
+        /// Labels.
         labels: PathBuf,
+        /// What stands behind an image's stem in its label's name; None to find that out.
+        suffix: Option<String>,
+    },
+    /// Images, and a COCO file of the objects on them.
+    Coco {
+        /// JSON.
+        file: PathBuf,
+        /// The folder that its file names start from.
+        images: PathBuf,
+        /// What pixels are that no object covers.
+        background: Background,
     },
     /// A data set known by name.
     Layout {
@@ -64,6 +77,10 @@ pub struct PackOptions {
     pub label_map: Option<PathBuf>,
     /// Number of classes to check the labels against; None: a layout's, else unchecked unless there is a label map.
     pub num_class: Option<usize>,
+    /// Label values that the label map does not name count as the nearest one, up to this distance.
+    pub nearest_color: Option<u32>,
+    /// Print one JSON object instead of a table.
+    pub json: bool,
     /// Replace a set that is already in `out`.
     pub force: bool,
     /// Threads that read and check samples; 0: one for each core.
@@ -75,8 +92,10 @@ pub struct PackOptions {
 impl PackOptions {
     /// From `input` to `out`, everything else as by default.
     pub fn new(input: Input, out: impl Into<PathBuf>) -> PackOptions {
-        let (label_map, num_class, force, threads, shard_bytes) = (None, None, false, 0, 64 << 20);
-        PackOptions { input, out: out.into(), label_map, num_class, force, threads, shard_bytes }
+        let (label_map, num_class, nearest_color) = (None, None, None);
+        let (json, force, threads, shard_bytes) = (false, false, 0, 64 << 20);
+        let out = out.into();
+        PackOptions { input, out, label_map, num_class, nearest_color, json, force, threads, shard_bytes }
     }
 }
 
@@ -86,7 +105,7 @@ struct Finished {
     /// Hash of the input files' names, lengths and times.
     inputs: String,
     shard: ShardInfo,
-    /// Pixels of each raw label value.
+    /// Pixels of each stored label value.
     pixels: Vec<u64>,
 }
 
@@ -96,7 +115,7 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
     if out.join(INDEX_FILE).exists() && !options.force {
         bad_input!("{}: holds a packed set already; name another folder, or give --force to replace it", out.display());
     }
-    let (list, rules, classes) = plan(options)?;
+    let (list, rules) = plan(options)?;
     let staging = out.join(".packing");
     fs::create_dir_all(&staging).with_context(|| format!("{}: cannot be made", staging.display()))?;
     let _lock = lock(&staging)?;
@@ -113,64 +132,65 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
     })?;
 
     let shards: Vec<ShardInfo> = finished.iter().map(|finished| finished.shard.clone()).collect();
-    let (names, palette) = classes.unzip();
-    let label_map = rules.map.as_ref().filter(|_| rules.stored).map(LabelMap::entries);
-    let index = Index::new(shards, names, palette, label_map);
+    let values = table::values(&finished);
+    let (pixels, ignored) = table::by_class(&values, &rules);
+    let (names, palette, label_map) = (rules.names.clone(), rules.palette.clone(), rules.stored.clone());
+    let classes = Classes { names, palette, label_map, translated: rules.translates(), pixels, ignored };
+    let index = Index::new(shards, classes);
     publish(&index, &staging, out).with_context(|| format!("{}: cannot move the shards there", out.display()))?;
-    println!("{}", table::classes(&finished, &index, &rules));
+    if options.json {
+        println!("{}", table::json(&index));
+        return Ok(());
+    }
+    println!("{}", table::table(&values, &index, &rules));
     let bytes: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
     let (records, shards) = (list.pairs.len(), index.shards.len());
     println!("{}: {records} records in {shards} shards, {:.1} MiB", out.display(), bytes as f64 / f64::from(1 << 20));
     Ok(())
 }
 
-type Classes = (Vec<String>, Vec<[u8; 3]>);
-
 /// What to pack and what to check it against; all that can be refused without reading an image is refused here.
-fn plan(options: &PackOptions) -> anyhow::Result<(List, Rules, Option<Classes>)> {
+fn plan(options: &PackOptions) -> anyhow::Result<(List, Rules)> {
+    if options.nearest_color.is_some() && options.label_map.is_none() {
+        bad_input!("--nearest-color needs the values that there are: give --label-map as well");
+    }
+    if let Input::Coco { file, images, background } = &options.input {
+        if options.label_map.is_some() {
+            bad_input!("{}: has its own classes; leave --label-map out", file.display());
+        }
+        let instances = Instances::coco(file, *background).map_err(fault::classified)?;
+        let list = list::instances(file, &instances, images).map_err(fault::classified)?;
+        return Ok((once_each(list)?, Rules::drawn(instances, background)));
+    }
     let mut layout = None;
     let list = match &options.input {
         Input::List { odgt, root } => list::odgt(odgt, root),
-        Input::Folders { images, labels } => list::folders(images, labels),
+        Input::Folders { images, labels, suffix } => list::folders(images, labels, suffix.as_deref()),
         Input::Layout { layout: known, root, split } => {
             layout = Some(*known);
             known.list(root, split)
         }
+        Input::Coco { .. } => unreachable!("taken care of above"),
     };
-    let list = list.map_err(fault::classified)?;
+    let list = once_each(list.map_err(fault::classified)?)?;
+    let rules = Rules::new(options, layout).map_err(fault::classified)?;
+    Ok((list, rules))
+}
+
+/// An error where an image is listed twice.
+fn once_each(list: List) -> anyhow::Result<List> {
     let mut names = BTreeSet::new();
     if let Some(twice) = list.pairs.iter().find(|pair| !names.insert(pair.name.as_str())) {
         bad_input!("{}: is listed twice; name each image once", twice.name);
     }
-    let classes = layout.map(Layout::classes);
-    Ok((list, rules(options, layout)?, classes))
-}
-
-/// The label map that is named, else the layout's, else the reference's rule where the number of classes is known.
-fn rules(options: &PackOptions, layout: Option<&Layout>) -> anyhow::Result<Rules> {
-    let num_class = options.num_class.or(layout.map(|layout| layout.classes().0.len()));
-    let named = match &options.label_map {
-        Some(file) => Some(LabelMap::load(file).map_err(fault::classified)?),
-        None => None,
-    };
-    let built_in = layout.and_then(|layout| Some((PathBuf::from(layout.name), layout.label_map()?)));
-    if let Some((file, map)) = named.or(built_in) {
-        map.check(num_class.unwrap_or(256)).map_err(|error| BadInput(format!("{}: {error}", file.display())))?;
-        return Ok(Rules {
-            map: Some(map),
-            lacking: format!("has no entry in the label map of {}", file.display()),
-            stored: true,
-        });
-    }
-    let lacking = num_class.map(|classes| format!("is above the number of classes, {classes}"));
-    Ok(Rules { map: num_class.map(LabelMap::reference), lacking: lacking.unwrap_or_default(), stored: false })
+    Ok(list)
 }
 
 /// Makes every shard in `staging`, or takes the ones that an earlier run has finished.
 fn pack(pairs: &[Pair], rules: &Rules, options: &PackOptions, staging: &Path) -> anyhow::Result<Vec<Finished>> {
     let mut finished = Vec::new();
     let mut done = 0;
-    while let Some(shard) = resume(finished.len(), &pairs[done..], staging, &options.out) {
+    while let Some(shard) = resume(finished.len(), &pairs[done..], rules, staging, &options.out) {
         done += shard.shard.records as usize;
         finished.push(shard);
     }
@@ -178,17 +198,17 @@ fn pack(pairs: &[Pair], rules: &Rules, options: &PackOptions, staging: &Path) ->
         log::info!("going on after {} finished shards, {done} of {} records", finished.len(), pairs.len());
     }
     let bar = progress_bar(pairs.len(), done);
-    let mut open = OpenShard::default();
-    let mut rotated = Vec::new();
+    let mut open = OpenShard::new(rules);
+    let mut turns = Turns::default();
     let chunk = 16 * rayon::current_num_threads();
     for pairs in pairs[done..].chunks(chunk) {
         let packed: Vec<_> = pairs.par_iter().map(|pair| Packed::read(pair, rules).inspect(|_| bar.inc(1))).collect();
         for packed in packed {
             let packed = packed.map_err(fault::classified)?;
-            rotated.extend(packed.rotated.then(|| packed.record.name.clone()));
+            turns.count(&packed);
             open.push(packed);
             if open.bytes >= options.shard_bytes {
-                finished.push(std::mem::take(&mut open).close(finished.len(), staging)?);
+                finished.push(std::mem::replace(&mut open, OpenShard::new(rules)).close(finished.len(), staging)?);
             }
         }
     }
@@ -196,14 +216,43 @@ fn pack(pairs: &[Pair], rules: &Rules, options: &PackOptions, staging: &Path) ->
         finished.push(open.close(finished.len(), staging)?);
     }
     bar.finish_and_clear();
-    if let Some(first) = rotated.first() {
-        log::warn!("{} images ask in EXIF to be rotated, which is not done (first: {first})", rotated.len());
-    }
+    turns.tell();
     Ok(finished)
 }
 
-/// The records that the next shard has so far.
+/// Images whose EXIF block asks for a turn: how many, and the first.
 #[derive(Default)]
+struct Turns {
+    done: Vec<String>,
+    not_done: Vec<String>,
+}
+
+impl Turns {
+    fn count(&mut self, packed: &Packed) {
+        match packed.turn {
+            Turn::None => {}
+            Turn::Done => self.done.push(packed.record.name.clone()),
+            Turn::NotDone => self.not_done.push(packed.record.name.clone()),
+        }
+    }
+
+    fn tell(&self) {
+        if let Some(first) = self.done.first() {
+            log::info!(
+                "{} images are turned upright as EXIF asks, like their labels (first: {first})",
+                self.done.len()
+            );
+        }
+        if let Some(first) = self.not_done.first() {
+            log::warn!(
+                "{} images ask in EXIF to be turned, but their labels are not upright: left as stored (first: {first})",
+                self.not_done.len()
+            );
+        }
+    }
+}
+
+/// The records that the next shard has so far.
 struct OpenShard {
     records: Vec<Record>,
     bytes: usize,
@@ -212,10 +261,13 @@ struct OpenShard {
 }
 
 impl OpenShard {
+    fn new(rules: &Rules) -> OpenShard {
+        OpenShard { records: Vec::new(), bytes: 0, inputs: inputs(rules), pixels: vec![0; 256] }
+    }
+
     fn push(&mut self, packed: Packed) {
         self.bytes += packed.record.byte_len();
         self.inputs.update(packed.stamp.as_bytes());
-        self.pixels.resize(256, 0);
         self.pixels.iter_mut().zip(packed.pixels).for_each(|(sum, count)| *sum += count);
         self.records.push(packed.record);
     }
@@ -232,9 +284,9 @@ impl OpenShard {
 
 /// Shard `number` of an earlier run, if it is whole and made of the first of `pairs`. It is in `out` where that run
 /// was interrupted while it moved the shards.
-fn resume(number: usize, pairs: &[Pair], staging: &Path, out: &Path) -> Option<Finished> {
+fn resume(number: usize, pairs: &[Pair], rules: &Rules, staging: &Path, out: &Path) -> Option<Finished> {
     let finished: Finished = serde_json::from_slice(&fs::read(note_file(staging, number)).ok()?).ok()?;
-    let mut inputs = blake3::Hasher::new();
+    let mut inputs = inputs(rules);
     for pair in pairs.get(..finished.shard.records as usize)? {
         inputs.update(sample::stamp(pair).ok()?.as_bytes());
     }
@@ -244,6 +296,13 @@ fn resume(number: usize, pairs: &[Pair], staging: &Path, out: &Path) -> Option<F
     };
     let same = finished.inputs == inputs.finalize().to_hex().as_str() && finished.pixels.len() == 256;
     (same && (whole(staging) || whole(out))).then_some(finished)
+}
+
+/// The hash of what a shard is made of, before its first sample.
+fn inputs(rules: &Rules) -> blake3::Hasher {
+    let mut inputs = blake3::Hasher::new();
+    inputs.update(rules.stamp.as_bytes());
+    inputs
 }
 
 fn note_file(staging: &Path, number: usize) -> PathBuf {

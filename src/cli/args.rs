@@ -24,6 +24,8 @@ pub struct CommandLine {
 pub enum Verb {
     /// Train, alone or under mpirun or srun (the default verb).
     Train(TrainArgs),
+    /// Look at a data set and write a configuration and label map that train on it.
+    Init(InitArgs),
     /// Write shards from a list or from folders.
     Pack(PackArgs),
     /// Check every byte of a packed set.
@@ -118,6 +120,43 @@ pub struct TrainArgs {
 }
 
 #[derive(Args)]
+pub struct InitArgs {
+    /// Folder of images.
+    #[arg(long)]
+    pub images: Option<PathBuf>,
+    /// Folder of labels.
+    #[arg(long, requires = "images")]
+    pub labels: Option<PathBuf>,
+    /// What stands behind an image's stem in its label's name, such as _mask; by default that is found out.
+    #[arg(long, requires = "labels", value_name = "SUFFIX", allow_hyphen_values = true)]
+    pub label_suffix: Option<String>,
+    /// COCO file of the objects on --images.
+    #[arg(long, requires = "images", conflicts_with = "labels", value_name = "FILE")]
+    pub coco: Option<PathBuf>,
+    /// What pixels are that no object covers: a class index or ignore.
+    #[arg(long, requires = "coco", default_value = "0", value_name = "CLASS|ignore")]
+    pub background: String,
+    /// List of samples (.odgt or .odgt.gz); its paths start from --root, by default from the list's folder.
+    #[arg(long, conflicts_with = "images", value_name = "FILE")]
+    pub odgt: Option<PathBuf>,
+    /// A data set's own layout under --root: ade20k, cityscapes, voc, coco-stuff or camvid.
+    #[arg(long, requires = "root", conflicts_with_all = ["images", "odgt"])]
+    pub layout: Option<String>,
+    /// Folder that the list's or the layout's paths start from.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
+    /// Configuration to write; label map and lists get its name with an addition.
+    #[arg(long, value_name = "FILE.yaml")]
+    pub out: PathBuf,
+    /// Replace files that are there.
+    #[arg(long)]
+    pub force: bool,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
 pub struct PackArgs {
     /// List of samples (.odgt or .odgt.gz).
     #[arg(long, requires = "root", conflicts_with_all = ["images", "labels", "layout"])]
@@ -126,11 +165,20 @@ pub struct PackArgs {
     #[arg(long)]
     pub root: Option<PathBuf>,
     /// Folder of images.
-    #[arg(long, requires = "labels", conflicts_with = "layout")]
+    #[arg(long, conflicts_with = "layout")]
     pub images: Option<PathBuf>,
     /// Folder of labels with the images' stems.
     #[arg(long, requires = "images")]
     pub labels: Option<PathBuf>,
+    /// What stands behind an image's stem in its label's name, such as _mask; by default that is found out.
+    #[arg(long, requires = "labels", value_name = "SUFFIX", allow_hyphen_values = true)]
+    pub label_suffix: Option<String>,
+    /// COCO file of the objects on --images: polygons or run lengths, small objects on top of large ones.
+    #[arg(long, requires = "images", conflicts_with_all = ["labels", "layout", "odgt"], value_name = "FILE")]
+    pub coco: Option<PathBuf>,
+    /// What pixels are that no object covers: a class index or ignore.
+    #[arg(long, requires = "coco", default_value = "0", value_name = "CLASS|ignore")]
+    pub background: String,
     /// A data set's own layout under --root: ade20k, cityscapes, voc, coco-stuff or camvid.
     #[arg(long, requires = "root")]
     pub layout: Option<String>,
@@ -140,12 +188,18 @@ pub struct PackArgs {
     /// Folder to write the shards to.
     #[arg(long)]
     pub out: PathBuf,
-    /// YAML file: raw label value → class index or `ignore`; stored in index.json.
+    /// YAML file: label value or "#rrggbb" → class index or `ignore`; `default:`, `names:`, `colors:`.
     #[arg(long, value_name = "FILE")]
     pub label_map: Option<PathBuf>,
+    /// Take label values that the map does not name for the nearest one, up to this distance in RGB.
+    #[arg(long, value_name = "N")]
+    pub nearest_color: Option<u32>,
     /// Number of classes: a label above it is refused; by default the layout's, else labels are not checked.
     #[arg(long, value_name = "N")]
     pub num_class: Option<usize>,
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
     /// Replace shards that are there.
     #[arg(long)]
     pub force: bool,

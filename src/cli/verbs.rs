@@ -1,8 +1,9 @@
 //! One function a verb: sections of the configuration out, exit code back.
 
-use super::args::{self, Bench, ConfigArgs, ConvertArgs, EvalArgs, PackArgs, PredictArgs, TrainArgs, Verb};
+use super::args::{self, Bench, ConfigArgs, ConvertArgs, EvalArgs, InitArgs, PackArgs, PredictArgs, TrainArgs, Verb};
 use crate::comm::{Comm, agree};
 use crate::config::{self, Config};
+use crate::data::instances::Background;
 use crate::data::layout::Layout;
 use crate::eval::{self, EvalJob};
 use crate::fault;
@@ -12,7 +13,7 @@ use crate::predict::{self, PredictJob};
 use crate::report::html;
 use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Recipe, Resume};
-use crate::{bad_input, bench, convert, demo_data, doctor, plan, verify, watch};
+use crate::{bad_input, bench, convert, demo_data, doctor, init, plan, verify, watch};
 use anyhow::Context;
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Co
             let stop = stop.context("training listens for signals")?;
             return train(args, quiet, stop, comm);
         }
+        Verb::Init(args) => init(args)?,
         Verb::Pack(args) => pack(args)?,
         Verb::Verify { dir } => verify::run(&dir)?,
         Verb::Eval(args) => evaluate(args, comm)?,
@@ -103,18 +105,57 @@ fn recipe(config: &Config) -> Recipe<'_> {
     Recipe { dataset, model, train, dist }
 }
 
+fn background(word: &str) -> anyhow::Result<Background> {
+    if word == "ignore" {
+        return Ok(Background::Ignored);
+    }
+    match word.parse() {
+        Ok(class) => Ok(Background::Class(class)),
+        Err(_) => bad_input!("--background is '{word}': give the index of a class, or ignore"),
+    }
+}
+
+fn init(args: InitArgs) -> anyhow::Result<()> {
+    let background = background(&args.background)?;
+    let input = match (args.images, args.labels, args.coco, args.odgt, args.layout) {
+        (Some(images), Some(labels), ..) => init::Input::Folders { images, labels, suffix: args.label_suffix },
+        (Some(images), _, Some(file), ..) => init::Input::Coco { file, images, background },
+        (_, _, _, Some(odgt), _) => {
+            let root = args.root.or_else(|| Some(odgt.parent()?.to_path_buf())).unwrap_or_default();
+            init::Input::List { odgt, root }
+        }
+        (.., Some(name)) => {
+            let layout = Layout::find(&name).map_err(fault::classified)?;
+            init::Input::Layout { layout, root: args.root.unwrap_or_default() }
+        }
+        _ => bad_input!(
+            "nothing to look at: give --images and --labels, --images and --coco, --odgt, or --layout and --root"
+        ),
+    };
+    let (out, force, json) = (args.out, args.force, args.json);
+    init::run(&init::InitOptions { input, out, force, json })
+}
+
 fn pack(args: PackArgs) -> anyhow::Result<()> {
+    let background = background(&args.background)?;
     let input = match (args.odgt, args.images, args.labels, args.layout, args.root) {
+        (_, Some(images), ..) if args.coco.is_some() => {
+            Input::Coco { file: args.coco.unwrap_or_default(), images, background }
+        }
         (Some(odgt), _, _, _, Some(root)) => Input::List { odgt, root },
-        (_, Some(images), Some(labels), _, _) => Input::Folders { images, labels },
+        (_, Some(images), Some(labels), _, _) => Input::Folders { images, labels, suffix: args.label_suffix },
         (_, _, _, Some(name), Some(root)) => {
             let layout = Layout::find(&name).map_err(fault::classified)?;
             Input::Layout { layout, root, split: args.split }
         }
-        _ => bad_input!("nothing to pack: give --odgt and --root, --images and --labels, or --layout and --root"),
+        _ => bad_input!(
+            "nothing to pack: give --images and --labels, --images and --coco, --odgt and --root, or --layout and --root"
+        ),
     };
-    let (label_map, num_class, force, threads) = (args.label_map, args.num_class, args.force, args.threads);
-    pack::run(&PackOptions { label_map, num_class, force, threads, ..PackOptions::new(input, args.out) })
+    let (label_map, num_class, nearest_color) = (args.label_map, args.num_class, args.nearest_color);
+    let (json, force, threads) = (args.json, args.force, args.threads);
+    let defaults = PackOptions::new(input, args.out);
+    pack::run(&PackOptions { label_map, num_class, nearest_color, json, force, threads, ..defaults })
 }
 
 fn evaluate(args: EvalArgs, comm: &Arc<dyn Comm>) -> anyhow::Result<()> {

@@ -2,16 +2,16 @@
 
 use super::DatasetConfig;
 use super::label_map::LabelMap;
+use super::label_rule::{self, LabelRule};
 use super::source::{self, DataError, Sample, Source};
 use crate::shard::MAX_PIXELS;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A source and what its labels mean.
 pub struct Dataset {
     source: Box<dyn Source>,
-    label_map: LabelMap,
-    /// What to tell of a value that `label_map` lacks.
-    rule: String,
+    /// Only its map is used: the source has read the files.
+    labels: LabelRule,
 }
 
 impl Dataset {
@@ -30,8 +30,8 @@ impl Dataset {
             let (width, height) = source.sizes()[index];
             return Err(DataError::Extent(source.name(index).into(), width, height));
         }
-        let (label_map, rule) = label_map(config, source.label_map())?;
-        Ok(Dataset { source, label_map, rule })
+        let labels = label_map(config, &*source)?;
+        Ok(Dataset { source, labels })
     }
 
     /// Number of samples.
@@ -63,13 +63,13 @@ impl Dataset {
     /// Identifies what the samples' labels mean: equal for equal classes of all raw values, whatever file says so.
     pub fn labels_id(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        self.label_map.table().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
+        self.labels.map.table().iter().for_each(|class| _ = hasher.update(&class.to_le_bytes()));
         hasher.finalize().to_hex().to_string()
     }
 
     /// From the values in [`Sample::label`] to classes.
     pub fn label_map(&self) -> &LabelMap {
-        &self.label_map
+        &self.labels.map
     }
 
     /// Class names, where the set knows them.
@@ -85,11 +85,19 @@ impl Dataset {
     /// Reads and decodes a sample into reused memory.
     pub fn read(&self, index: usize, sample: &mut Sample) -> Result<(), DataError> {
         self.read_image(index, sample)?;
-        self.source.label(index, &mut sample.label)?;
-        self.check_length(index, sample.label.len(), 1)?;
-        let Some(value) = self.label_map.first_unmapped(&sample.label) else { return Ok(()) };
-        let file = self.source.label_place(index);
-        Err(DataError::LabelValue { file, value, rule: self.rule.clone() })
+        self.read_label(index, &mut sample.label)
+    }
+
+    /// Reads the label alone, into bytes that all have a class.
+    pub fn read_label(&self, index: usize, label: &mut Vec<u8>) -> Result<(), DataError> {
+        self.source.label(index, label)?;
+        self.check_length(index, label.len(), 1)?;
+        self.labels.check(|| self.source.label_place(index), label)
+    }
+
+    /// Whether labels are read by the reference's rule because nothing says what they mean.
+    pub fn guesses_labels(&self, config: &DatasetConfig) -> bool {
+        config.label_map.is_empty() && self.source.label_map().is_none() && !self.source.translates()
     }
 
     /// Reads the image alone (label untouched).
@@ -111,12 +119,16 @@ impl Dataset {
 }
 
 /// The map that applies, and what to say of values that it lacks.
-fn label_map(config: &DatasetConfig, stored: Option<(PathBuf, LabelMap)>) -> Result<(LabelMap, String), DataError> {
-    let named = if config.label_map.is_empty() { stored } else { Some(LabelMap::load(Path::new(&config.label_map))?) };
-    let Some((file, map)) = named else {
-        let rule = format!("is above the number of classes, {} (DATASET.num_class)", config.num_class);
-        return Ok((LabelMap::reference(config.num_class), rule));
-    };
-    map.check(config.num_class).map_err(|error| DataError::LabelMap(file.clone(), error))?;
-    Ok((map, format!("has no entry in the label map of {}", file.display())))
+fn label_map(config: &DatasetConfig, source: &dyn Source) -> Result<LabelRule, DataError> {
+    let reference = || label_rule::of_config(&DatasetConfig { label_map: String::new(), ..config.clone() });
+    if source.translates() {
+        return Ok(reference()?.0);
+    }
+    if !config.label_map.is_empty() {
+        let path = Path::new(&config.label_map);
+        return Ok(LabelRule::bytes(label_rule::load(path, Some(config.num_class))?.over_bytes(), path));
+    }
+    let Some((origin, map)) = source.label_map() else { return Ok(reference()?.0) };
+    label_rule::check(&map, config.num_class).map_err(|error| DataError::LabelMap(origin.clone(), error))?;
+    Ok(LabelRule::bytes(map, &origin))
 }

@@ -2,9 +2,11 @@
 //!
 //! A layout is data, not code: a rule that pairs files, a label map in YAML, and a line for each class.
 
+use super::label_file::LabelFile;
 use super::label_map::LabelMap;
 use super::list::{self, List};
 use super::source::DataError;
+use super::walk::walk;
 use std::fs;
 use std::path::Path;
 
@@ -110,8 +112,7 @@ impl Layout {
                 text.split_whitespace().map(str::to_string).collect()
             }
             None => {
-                let mut names = Vec::new();
-                list::image_names(&images, Path::new(""), &mut names)?;
+                let names = walk(&images, None)?.images;
                 names.iter().filter_map(|name| name.strip_suffix(image_suffix)).map(str::to_string).collect()
             }
         };
@@ -124,7 +125,10 @@ impl Layout {
 
     /// Raw value → class; None where the reference's rule holds.
     pub fn label_map(&self) -> Option<LabelMap> {
-        self.label_map.map(|yaml| LabelMap::parse(yaml).expect("built-in label maps are checked by a test"))
+        self.label_map.map(|yaml| {
+            let file = LabelFile::parse(yaml).ok();
+            file.and_then(|file| file.byte_map()).expect("built-in label maps are checked by a test")
+        })
     }
 
     /// Class names and colours, by class index.

@@ -1,47 +1,37 @@
 //! One sample on its way into a shard: read, decoded, checked, its label compressed.
 
+use super::rules::{Labels, Rules};
 use super::{Pair, Record};
-use crate::data::decode;
-use crate::data::label_map::LabelMap;
+use crate::data::decode::{self, Format};
 use crate::data::source::DataError;
+use crate::data::walk::read_file;
 use crate::retry;
 use crate::shard::{Codec, compress_label};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What labels are checked against.
-pub struct Rules {
-    /// Raw value → class, where that is known.
-    pub map: Option<LabelMap>,
-    /// What to tell of a value that `map` lacks.
-    pub lacking: String,
-    /// `map` is stored with the set; else the set is read by the reference's rule or DATASET.label_map.
-    pub stored: bool,
-}
-
-impl Rules {
-    fn check(&self, label: &[u8], pair: &Pair) -> Result<(), DataError> {
-        match self.map.as_ref().and_then(|map| map.first_unmapped(label)) {
-            None => Ok(()),
-            Some(value) => {
-                let file = pair.label.display().to_string();
-                Err(DataError::LabelValue { file, value, rule: self.lacking.clone() })
-            }
-        }
-    }
-}
-
 /// A sample as a shard takes it.
 pub struct Packed {
     /// What is written.
     pub record: Record,
-    /// Pixels of each raw label value.
+    /// Pixels of each stored label value.
     pub pixels: [u64; 256],
-    /// Its EXIF block asks for a rotation.
-    pub rotated: bool,
+    /// What EXIF asked for and was done about it.
+    pub turn: Turn,
     /// See [`stamp`].
     pub stamp: String,
+}
+
+/// An image whose EXIF block asks for a turn or a mirror.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It does not.
+    None,
+    /// Done, for the label is upright.
+    Done,
+    /// Not done, for the label is as the image is stored.
+    NotDone,
 }
 
 impl Packed {
@@ -49,19 +39,35 @@ impl Packed {
     pub fn read(pair: &Pair, rules: &Rules) -> Result<Packed, DataError> {
         let stamp = stamp(pair)?;
         let image = read(&pair.image)?;
+        let mut rgb = Vec::new();
+        let turned = pair.decode_image(&image, &mut rgb)?;
+        let turn = match decode::upright_size(std::io::Cursor::new(&image)) {
+            None => Turn::None,
+            Some(_) if turned => Turn::Done,
+            Some(_) => Turn::NotDone,
+        };
         let mut values = Vec::new();
-        pair.decode_image(&image, &mut values)?;
-        pair.decode_label(&read(&pair.label)?, &mut values)?;
-        rules.check(&values, pair)?;
+        match &rules.labels {
+            Labels::Files(rule) => pair.decode_label(rule, &read(&pair.label)?, &mut values)?,
+            Labels::Drawn(instances, _) => {
+                let drawn = instances.draw(&pair.name, &mut values);
+                let named = |cause| DataError::Instances(pair.label.clone(), format!("{}: {cause}", pair.name));
+                drawn.map(|_| ()).map_err(named)?;
+            }
+        }
         let mut pixels = [0; 256];
         values.iter().for_each(|&value| pixels[usize::from(value)] += 1);
         let label = compress_label(&values).map_err(|error| DataError::Read(pair.label.clone(), error))?;
-        let unknown = || DataError::Decode(pair.image.display().to_string(), decode::DecodeError::Format);
-        let codec = Codec::of(&image).ok_or_else(unknown)?;
-        let rotated = codec == Codec::Jpeg && decode::exif_orientation(&image).is_some();
         let (width, height) = pair.size;
+        let (codec, image) = match Format::of(&image) {
+            Some(Format::Jpeg) if turned => (Codec::UprightJpeg, image),
+            Some(Format::Jpeg) => (Codec::Jpeg, image),
+            Some(Format::Png) => (Codec::Png, image),
+            // Other containers are slow to decode, or need a decoder of their own.
+            _ => (Codec::Png, decode::to_png(pair.size, &rgb)),
+        };
         let record = Record { name: pair.name.clone(), width, height, codec, image, label };
-        Ok(Packed { record, pixels, rotated, stamp })
+        Ok(Packed { record, pixels, turn, stamp })
     }
 }
 
@@ -76,5 +82,7 @@ pub fn stamp(pair: &Pair) -> Result<String, DataError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DataError> {
-    retry::read(path, || fs::read(path)).map_err(|error| DataError::Read(path.into(), error))
+    let mut bytes = Vec::new();
+    read_file(path, &mut bytes).map_err(|error| DataError::Read(path.into(), error))?;
+    Ok(bytes)
 }

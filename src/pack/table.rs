@@ -1,15 +1,36 @@
-//! The table of what was packed: pixels of each label value.
+//! What was packed: pixels of each label value and class, as a table and as JSON.
 
-use super::{Finished, Index, Rules};
+use super::{Finished, Rules};
 use crate::data::label_map::IGNORED;
+use crate::shard::Index;
 use comfy_table::{CellAlignment, Table, presets};
+use serde_json::json;
+
+/// Pixels of each stored label value.
+pub fn values(finished: &[Finished]) -> Vec<u64> {
+    (0..256).map(|value| finished.iter().map(|shard| shard.pixels[value]).sum()).collect()
+}
+
+/// Pixels of each class, and of none.
+pub fn by_class(values: &[u64], rules: &Rules) -> (Vec<u64>, u64) {
+    let mut classes = vec![0; rules.num_class.unwrap_or(0)];
+    let mut ignored = 0;
+    for (value, &count) in (0..=255u8).zip(values).filter(|(_, count)| **count > 0) {
+        match rules.map().class(value) {
+            None | Some(IGNORED) => ignored += count,
+            Some(class) => {
+                classes.resize(classes.len().max(class as usize + 1), 0);
+                classes[class as usize] += count;
+            }
+        }
+    }
+    (classes, ignored)
+}
 
 /// A row for each label value that occurs.
-pub fn classes(finished: &[Finished], index: &Index, rules: &Rules) -> Table {
-    let pixels = |value: usize| finished.iter().map(|shard| shard.pixels[value]).sum::<u64>();
-    let total: u64 = (0..256).map(pixels).sum();
-    let map = rules.map.as_ref();
-    let class = |value: u8| match map.and_then(|map| map.class(value)) {
+pub fn table(values: &[u64], index: &Index, rules: &Rules) -> Table {
+    let total: u64 = values.iter().sum();
+    let class = |value: u8| match rules.map().class(value) {
         None => String::new(),
         Some(IGNORED) => "ignored".into(),
         Some(class) => match index.classes.as_ref().and_then(|names| names.get(class as usize)) {
@@ -19,10 +40,10 @@ pub fn classes(finished: &[Finished], index: &Index, rules: &Rules) -> Table {
     };
     let mut table = Table::new();
     table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED).set_header(["label value", "class", "pixels", "share"]);
-    for value in (0..=255u8).filter(|&value| pixels(value.into()) > 0) {
-        let count = pixels(value.into());
+    for (value, &count) in (0..=255u8).zip(values).filter(|(_, count)| **count > 0) {
         let share = format!("{:.2} %", 100.0 * count as f64 / total as f64);
-        table.add_row([value.to_string(), class(value), count.to_string(), share]);
+        let raw = if rules.translates() { String::new() } else { value.to_string() };
+        table.add_row([raw, class(value), count.to_string(), share]);
     }
     for column in [0, 2, 3] {
         if let Some(column) = table.column_mut(column) {
@@ -30,4 +51,18 @@ pub fn classes(finished: &[Finished], index: &Index, rules: &Rules) -> Table {
         }
     }
     table
+}
+
+/// One object: `images`, `classes` (pixels of each class, by index), `ignored` (pixels), `names`, `shards`, `bytes`,
+/// `dataset_id`.
+pub fn json(index: &Index) -> serde_json::Value {
+    json!({
+        "images": index.shards.iter().map(|shard| u64::from(shard.records)).sum::<u64>(),
+        "classes": index.pixels,
+        "ignored": index.ignored,
+        "names": index.classes,
+        "shards": index.shards.len(),
+        "bytes": index.shards.iter().map(|shard| shard.bytes).sum::<u64>(),
+        "dataset_id": index.dataset_id(),
+    })
 }

@@ -1,13 +1,11 @@
 //! The images that paths stand for.
 
 use crate::bad_input;
+use crate::data::walk::{ENDINGS, has_image_ending};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-
-/// Endings that count as images in a folder, in any case.
-const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
 
 /// Files as they are, and every image below folders, sorted; what lies in `out` is not an input.
 ///
@@ -40,7 +38,8 @@ pub fn find(paths: &[PathBuf], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     }
     if images.is_empty() {
         bad_input!(
-            "no image (.jpg, .jpeg, .png) in {}",
+            "no image (.{}) in {}",
+            ENDINGS.join(", ."),
             paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
         );
     }
@@ -54,13 +53,11 @@ fn search(folder: &Path, out: &Path, images: &mut Vec<PathBuf>) -> anyhow::Resul
         let entry = entry.with_context(|| format!("{}: cannot be read", folder.display()))?;
         let (path, kind) = (entry.path(), entry.file_type()?);
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let is_image =
-            || path.extension().is_some_and(|end| ENDINGS.iter().any(|known| end.eq_ignore_ascii_case(known)));
         if hidden || is_same(&path, out) {
             continue;
         } else if kind.is_dir() {
             search(&path, out, images)?;
-        } else if is_image() && path.is_file() {
+        } else if has_image_ending(&path) && path.is_file() {
             images.push(path);
         }
     }

@@ -18,6 +18,8 @@ pub enum Codec {
     Jpeg = 1,
     /// PNG.
     Png = 2,
+    /// JPEG, to be turned as its EXIF block asks.
+    UprightJpeg = 3,
 }
 
 impl Codec {
@@ -89,6 +91,7 @@ impl Entry {
         let codec = match bytes[36] {
             1 => Codec::Jpeg,
             2 => Codec::Png,
+            3 => Codec::UprightJpeg,
             _ => return Err("has an unknown codec"),
         };
         let (name, rest) = names.split_at_checked(name_len as usize).ok_or("has a name past the end of the names")?;

@@ -44,6 +44,23 @@ enum Ignore {
     Ignore,
 }
 
+/// What a set knows of its classes.
+#[derive(Default)]
+pub struct Classes {
+    /// By class index, where they are known.
+    pub names: Option<Vec<String>>,
+    /// Colours by class index, where they are known.
+    pub palette: Option<Vec<[u8; 3]>>,
+    /// Raw value → class, None for ignored; without it 0 is ignored and k is class k - 1.
+    pub label_map: Option<BTreeMap<u8, Option<u8>>>,
+    /// Labels were translated to classes when they were packed.
+    pub translated: bool,
+    /// Pixels of each class.
+    pub pixels: Vec<u64>,
+    /// Pixels of no class.
+    pub ignored: u64,
+}
+
 /// The contents of index.json.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,23 +79,41 @@ pub struct Index {
     pub palette: Option<Vec<[u8; 3]>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     label_map: Option<BTreeMap<u8, Meaning>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    translated: bool,
+    /// Pixels of each class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<Vec<u64>>,
+    /// Pixels of no class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<u64>,
     #[serde(default, skip_serializing)]
     crc32: String,
 }
 
 impl Index {
-    /// The index of these shards; `label_map` is raw value → class, None for ignored.
-    pub fn new(
-        shards: Vec<ShardInfo>,
-        classes: Option<Vec<String>>,
-        palette: Option<Vec<[u8; 3]>>,
-        label_map: Option<BTreeMap<u8, Option<u8>>>,
-    ) -> Index {
+    /// The index of these shards.
+    pub fn new(shards: Vec<ShardInfo>, classes: Classes) -> Index {
         let meaning = |class: Option<u8>| class.map_or(Meaning::Word(Ignore::Ignore), Meaning::Class);
+        let Classes { names, palette, label_map, translated, pixels, ignored } = classes;
         let label_map = label_map.map(|map| map.into_iter().map(|(raw, class)| (raw, meaning(class))).collect());
         let records = shards.iter().map(|shard| u64::from(shard.records)).sum();
         let (format, version) = ("segdist".to_string(), entry::VERSION);
-        let mut index = Index { format, version, records, shards, classes, palette, label_map, ..Index::default() };
+        let (classes, pixels, ignored) = (names, Some(pixels), Some(ignored));
+        let rest = Index::default();
+        let mut index = Index {
+            format,
+            version,
+            records,
+            shards,
+            classes,
+            palette,
+            label_map,
+            translated,
+            pixels,
+            ignored,
+            ..rest
+        };
         index.dataset_id = index.id();
         index
     }
@@ -95,6 +130,11 @@ impl Index {
             Meaning::Word(Ignore::Ignore) => None,
         };
         self.label_map.as_ref().map(|map| map.iter().map(|(&raw, meaning)| (raw, class(meaning))).collect())
+    }
+
+    /// Whether labels are stored as class + 1, 0 for ignored, because label files held something else than bytes.
+    pub fn translated(&self) -> bool {
+        self.translated
     }
 
     /// Writes index.json into `dir`, complete or not at all.
@@ -153,9 +193,10 @@ impl Index {
         Ok(())
     }
 
-    /// The hash of all but the id itself.
+    /// The hash of all but the id itself and the counts.
     fn id(&self) -> String {
-        let anonymous = Index { dataset_id: String::new(), ..self.clone() };
+        // Counts follow from the rest, and sets that were packed before there were any keep their id.
+        let anonymous = Index { dataset_id: String::new(), pixels: None, ignored: None, ..self.clone() };
         blake3::hash(anonymous.json().as_bytes()).to_hex().to_string()
     }
 

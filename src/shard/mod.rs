@@ -31,17 +31,19 @@
 //! | 16, 20 | 4, 4 | width, height, of both |
 //! | 24, 28 | 4, 4 | CRC of the image, of the label |
 //! | 32 | 4 | length of the name |
-//! | 36 | 1 | codec of the image: 1 JPEG, 2 PNG |
+//! | 36 | 1 | codec of the image: 1 JPEG, 2 PNG, 3 JPEG to be turned as its EXIF block asks |
 //! | 37 | 11 | zeros |
 //!
-//! The image is the packed file, untouched. The label is one zstd frame of width · height bytes, the raw label values
+//! The image is the packed file, untouched, or a PNG file of the same pixels where it was another container. The label is one zstd frame of width · height bytes, the raw label values
 //! row by row. There is only one place where each part can be, so a reader refuses any other offset.
 //!
 //! # index.json
 //!
-//! `format` "segdist", `version` 1, `records`, `dataset_id` (BLAKE3 of the index without id and CRC), `shards` (each
+//! `format` "segdist", `version` 1, `records`, `dataset_id` (BLAKE3 of the index without id, CRC and counts), `shards` (each
 //! `file`, `records`, `bytes`, `header_crc32`, `blake3` of the file), where known `classes`, `palette` and `label_map`
-//! (raw value → class or "ignore"; without it 0 is ignored and k is class k - 1), and last `crc32`: eight lower-case
+//! (raw value → class or "ignore"; without it 0 is ignored and k is class k - 1), `translated` (true where labels were
+//! colours or wide values: then they are stored as class + 1, 0 ignored, and no other map applies), `pixels` (of each
+//! class) and `ignored` (pixels) as found when packing, which are no part of the id, and last `crc32`: eight lower-case
 //! hexadecimal digits, the CRC of every byte of the file before them. Nothing but `"`, a newline, `}` and a newline
 //! follows.
 //!
@@ -64,7 +66,7 @@ pub use access::Access;
 pub use check::check_shard;
 pub use entry::{Codec, Entry, MAX_PIXELS};
 pub use error::{Fault, Part, ShardError};
-pub use index::{INDEX_FILE, Index, ShardInfo};
+pub use index::{Classes, INDEX_FILE, Index, ShardInfo};
 pub use reader::{Set, Shard};
 pub use sigbus::set_rank;
 pub use writer::{Record, compress_label, shard_name, write_shard};

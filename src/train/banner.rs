@@ -5,6 +5,7 @@ use super::place::Place;
 use super::{Job, Recipe};
 use crate::checkpoint::State;
 use crate::comm::{Comm, CommError};
+use crate::data::census::Census;
 use crate::model::Network;
 use crate::model::layers::Role;
 use comfy_table::Table;
@@ -41,6 +42,7 @@ pub fn table(
                 dataset.num_class
             ),
         ),
+        ("labels", labels(job, data, comm)),
         ("step", format!("{} images in micro-batches of {}", state.global_batch, train.batch_size_per_gpu)),
         (
             "steps",
@@ -58,6 +60,23 @@ pub fn table(
         table.add_row([name.to_owned(), value]);
     }
     Ok(table.to_string())
+}
+
+/// What the training labels hold; a warning where the reference's rule ignores most of it.
+fn labels(job: &Job, data: &Data, comm: &dyn Comm) -> String {
+    let (source, dataset) = (&data.train.source, job.recipe.dataset);
+    if !comm.is_root() {
+        return String::new();
+    }
+    // What cannot be read is told when it is trained on.
+    let Ok(census) = Census::take(source, dataset) else { return "not read".into() };
+    if source.guesses_labels(dataset) && census.is_mostly_zero() {
+        log::warn!(
+            "most pixels have the label 0, which is ignored, and k is class k - 1, as no label map says otherwise; \
+             if 0 is a class, name all values in DATASET.label_map"
+        );
+    }
+    census.text(source.class_names().unwrap_or_default())
 }
 
 /// Equal neighbours are told once: `2 × node1 Cpu, 1 threads; …`.

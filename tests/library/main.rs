@@ -8,6 +8,7 @@ mod golden;
 mod augment;
 mod buckets;
 mod checkpoint;
+mod containers;
 mod convert;
 mod demo_data;
 mod durable;

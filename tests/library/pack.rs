@@ -21,7 +21,7 @@ fn folders(root: &Path) {
 }
 
 fn options(root: &Path, out: &str) -> PackOptions {
-    let input = Input::Folders { images: root.join("images"), labels: root.join("labels") };
+    let input = Input::Folders { images: root.join("images"), labels: root.join("labels"), suffix: None };
     PackOptions { shard_bytes: 700, threads: 2, ..PackOptions::new(input, root.join(out)) }
 }
 

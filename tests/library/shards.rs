@@ -1,7 +1,7 @@
 //! The record format: what is written is read back, and every way a file can be wrong is told apart.
 
 use segdist::shard::{
-    Access, Codec, Fault, Index, Part, Record, Set, Shard, ShardInfo, check_shard, compress_label, set_rank,
+    Access, Classes, Codec, Fault, Index, Part, Record, Set, Shard, ShardInfo, check_shard, compress_label, set_rank,
     write_shard,
 };
 use std::fs;
@@ -19,8 +19,9 @@ fn record(name: &str, image: &[u8]) -> Record {
 fn set(dir: &Path) -> Index {
     let first = [record("a", &[1; 70]), record("bb", b"image b"), record("c", &[3; 5])];
     let shards = vec![write_shard(dir, 0, &first).unwrap(), write_shard(dir, 1, &[record("d", &[4; 100])]).unwrap()];
-    let index =
-        Index::new(shards, Some(vec!["sky".into()]), Some(vec![[1, 2, 3]]), Some([(0, None), (1, Some(0))].into()));
+    let (names, palette) = (Some(vec!["sky".into()]), Some(vec![[1, 2, 3]]));
+    let label_map = Some([(0, None), (1, Some(0))].into());
+    let index = Index::new(shards, Classes { names, palette, label_map, ..Classes::default() });
     index.write(dir).unwrap();
     index
 }

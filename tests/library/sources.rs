@@ -89,12 +89,12 @@ fn wrong_sizes_values_and_files_are_named_when_read() {
     write(4);
     png(&root.join("labels/a.png"), (3, 3), png::ColorType::Grayscale, &[1; 9]);
     assert!(error().contains("labels/a.png: is 3 x 3 pixels, but its image says 4 x 3"));
-    png(&root.join("labels/a.png"), (4, 3), png::ColorType::Rgb, &[1; 36]);
-    assert!(error().contains("labels/a.png: is a PNG file of 8-bit RGB"));
+    png(&root.join("labels/a.png"), (4, 3), png::ColorType::Rgb, &[1, 2, 3].repeat(12));
+    assert!(error().contains("labels/a.png: has colours such as #010203"));
     fs::remove_file(root.join("labels/a.png")).unwrap();
     assert!(error().contains("labels/a.png: cannot be read"));
     fs::write(root.join("images/a.png"), b"GIF89a").unwrap();
-    assert!(error().contains("images/a.png: is neither a JPEG nor a PNG file"));
+    assert!(error().contains("images/a.png: is no JPEG, PNG, TIFF, BMP or WebP file"));
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Case {
         for i in 0..4u8 {
             pair(root, &i.to_string(), (6, 5), i + 1);
         }
-        let input = Input::Folders { images: root.join("images"), labels: root.join("labels") };
+        let input = Input::Folders { images: root.join("images"), labels: root.join("labels"), suffix: None };
         pack::run(&PackOptions { shard_bytes: 300, ..PackOptions::new(input, root.join("set")) }).unwrap();
         let config = DatasetConfig {
             root_dataset: root.to_str().unwrap().into(),

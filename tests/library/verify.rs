@@ -17,7 +17,7 @@ fn packed(root: &Path) -> PathBuf {
     for (i, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
         pair(root, name, (5, 4), i as u8 + 1);
     }
-    let input = Input::Folders { images: root.join("images"), labels: root.join("labels") };
+    let input = Input::Folders { images: root.join("images"), labels: root.join("labels"), suffix: None };
     let out = root.join("set");
     pack::run(&PackOptions { shard_bytes: 200, ..PackOptions::new(input, &out) }).unwrap();
     out

@@ -5,10 +5,12 @@ mod common;
 #[path = "../golden/mod.rs"]
 mod golden;
 
+mod cases;
 mod config;
 mod disk_full;
 mod messages;
 mod nonsense_state;
+mod own_data;
 mod predict;
 mod reference_files;
 mod streams;

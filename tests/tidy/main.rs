@@ -25,7 +25,7 @@ const ORDER: &[&[&str]] = &[
     &["report"],
     &["eval"],
     &["train"],
-    &["predict", "pack", "verify", "plan", "convert", "demo_data", "doctor", "bench", "watch"],
+    &["predict", "init", "pack", "verify", "plan", "convert", "demo_data", "doctor", "bench", "watch"],
     &["config"],
     &["cli"],
     &["main", "lib"],

@@ -1,7 +1,7 @@
 //! Every way in which samples can be missing or wrong.
 
 use super::super::decode::DecodeError;
-use super::super::label_map::LabelMapError;
+use super::super::label_file::LabelMapError;
 use crate::comm::CommError;
 use crate::fault::{Failure, Kind};
 use crate::shard::{Fault, ShardError};
@@ -27,6 +27,9 @@ pub enum DataError {
     /// No samples at all.
     #[error("{file}: holds no samples", file = .0.display())]
     Empty(PathBuf),
+    /// No images in a folder; what is there, and what would be one.
+    #[error("{file}: holds no images: {1}", file = .0.display())]
+    NoImages(PathBuf, String),
     /// A name that cannot be stored.
     #[error("{file}: the file name is not UTF-8; rename it", file = .0.display())]
     FileName(PathBuf),
@@ -56,6 +59,12 @@ pub enum DataError {
     #[error("{file}: has the label value {value}, which {rule}")]
     #[allow(missing_docs)]
     LabelValue { file: String, value: u8, rule: String },
+    /// A label whose values the label map gives no class.
+    #[error("{file}: {1}", file = .0.display())]
+    Label(PathBuf, String),
+    /// A file of outlines is wrong.
+    #[error("{file}: {1}", file = .0.display())]
+    Instances(PathBuf, String),
     /// The label map file is wrong.
     #[error("{file}: {1}", file = .0.display())]
     LabelMap(PathBuf, LabelMapError),
@@ -87,6 +96,9 @@ impl Failure for DataError {
             | DataError::Extent(..)
             | DataError::Pixels { .. }
             | DataError::Empty(_)
+            | DataError::NoImages(..)
+            | DataError::Label(..)
+            | DataError::Instances(..)
             | DataError::FileName(_)
             | DataError::NoLabel { .. }
             | DataError::Decode(..)

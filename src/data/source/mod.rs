@@ -69,6 +69,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Whether labels are class + 1, 0 for ignored, whatever was drawn: then no label map applies.
+    fn translates(&self) -> bool {
+        false
+    }
+
     /// Class names, where the source knows them.
     fn class_names(&self) -> Option<&[String]> {
         None

@@ -6,7 +6,7 @@ use super::super::{DatasetConfig, Io};
 use super::{BYTES, DataError, Form, Opened, Source};
 use crate::fault::Kind;
 use crate::retry;
-use crate::shard::{Access, INDEX_FILE, Set, Shard};
+use crate::shard::{Access, Codec, INDEX_FILE, Set, Shard};
 use crate::stages::{self, Stage};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,8 +61,12 @@ impl Source for Shards {
     fn image(&self, index: usize, rgb: &mut Vec<u8>) -> Result<(), DataError> {
         let (shard, record) = self.set.locate(index);
         BYTES.with_borrow_mut(|scratch| {
+            let decode = match shard.entries()[record].codec {
+                Codec::UprightJpeg => decode::image_upright,
+                Codec::Jpeg | Codec::Png => decode::image,
+            };
             let bytes = shard.image(record, scratch)?;
-            let size = stages::time(Stage::Decode, || decode::image(bytes, rgb))
+            let size = stages::time(Stage::Decode, || decode(bytes, rgb))
                 .map_err(|error| DataError::Decode(place(shard, record), error))?;
             if size != self.sizes[index] {
                 return Err(DataError::size(place(shard, record), size, "its entry", self.sizes[index]));
@@ -83,6 +87,10 @@ impl Source for Shards {
 
     fn label_map(&self) -> Option<(PathBuf, LabelMap)> {
         self.set.index.label_map().map(|entries| (self.index.clone(), LabelMap::from_entries(&entries)))
+    }
+
+    fn translates(&self) -> bool {
+        self.set.index.translated()
     }
 
     fn class_names(&self) -> Option<&[String]> {
