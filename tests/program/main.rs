@@ -8,6 +8,7 @@ mod golden;
 mod cases;
 mod config;
 mod disk_full;
+mod hostile_weights;
 mod messages;
 mod nonsense_state;
 mod own_data;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use super::pickle::{Global, Id, Node, Pickle, PickleError, Result, global};
 
-/// Operations accepted in one pickle. A state dict of 1,000 tensors needs about 40,000.
-const MAX_OPERATIONS: usize = 4_000_000;
+/// Operations accepted in one pickle, each of which makes at most one object; pairs copied from one object to another
+/// count as well. A state dict of 1,000 tensors needs about 40,000.
+const MAX_OPERATIONS: usize = 1_000_000;
 
 pub(super) struct Machine<'a> {
     input: &'a [u8],
@@ -14,11 +15,14 @@ pub(super) struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<usize, Id>,
+    /// Pairs copied so far.
+    copied: usize,
 }
 
 impl<'a> Machine<'a> {
     pub(super) fn new(input: &'a [u8]) -> Self {
-        Machine { input, at: 0, nodes: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
+        let (nodes, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
+        Machine { input, at: 0, nodes, stack, marks, memo, copied: 0 }
     }
 
     pub(super) fn run(mut self) -> Result<Pickle> {
@@ -166,6 +170,10 @@ impl<'a> Machine<'a> {
             (Global::OrderedDict, []) => self.push(Node::Dict(Vec::new())),
             (Global::OrderedDict, &[pairs]) => {
                 // Python 2 passes the items as a list of lists of two.
+                self.copied = self.copied.saturating_add(self.items(pairs).map_or(0, <[Id]>::len));
+                if self.copied > MAX_OPERATIONS {
+                    return Err(PickleError::Damaged("it copies the same items over and over"));
+                }
                 let pairs = self.pairs(pairs).ok_or(PickleError::Damaged("OrderedDict of something strange"))?;
                 self.push(Node::Dict(pairs));
             }
@@ -179,12 +187,16 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn pairs(&self, list: Id) -> Option<Vec<(Id, Id)>> {
-        let items = |id: Id| match &self.nodes[id] {
-            Node::List(items) | Node::Tuple(items) => Some(items.as_slice()),
+    fn items(&self, id: Id) -> Option<&[Id]> {
+        match &self.nodes[id] {
+            Node::List(items) | Node::Tuple(items) => Some(items),
             _ => None,
-        };
-        items(list)?.iter().map(|&pair| <[Id; 2]>::try_from(items(pair)?).ok().map(|[k, v]| (k, v))).collect()
+        }
+    }
+
+    fn pairs(&self, list: Id) -> Option<Vec<(Id, Id)>> {
+        let pair = |&id| <[Id; 2]>::try_from(self.items(id)?).ok().map(|[key, value]| (key, value));
+        self.items(list)?.iter().map(pair).collect()
     }
 
     fn step_stack(&mut self, op: u8) -> Result<()> {

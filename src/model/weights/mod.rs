@@ -77,7 +77,20 @@ pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
     } else {
         pth::read(&input).map_err(|problem| problem.to_string())
     };
-    tensors.map_err(|problem| WeightsError::Content { path, problem })
+    let tensors =
+        tensors.map_err(|problem| WeightsError::Content { path: path.clone(), problem: printable(&problem) })?;
+    match tensors.iter().find(|(name, _)| name.contains(|c: char| c.is_control())) {
+        Some((name, _)) => {
+            let problem = printable(&format!("the name of a tensor holds control characters: {name}"));
+            Err(WeightsError::Content { path, problem })
+        }
+        None => Ok(tensors),
+    }
+}
+
+/// A problem that quotes from a file, as one line for a terminal: no control characters, and an end.
+fn printable(problem: &str) -> String {
+    problem.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(600).collect()
 }
 
 /// A tensor's elements in row-major order, as bytes.

@@ -6,6 +6,9 @@
 
 use super::machine::Machine;
 
+/// The longest text that can be a name or a key, in bytes; a longer one is never copied.
+const MAX_TEXT: usize = 1024;
+
 /// Index of an object in [`Pickle::nodes`].
 pub type Id = usize;
 
@@ -84,10 +87,11 @@ impl Pickle {
         }
     }
 
-    /// The text at `id`; an integer counts as its digits, as keys of storages come in both forms.
+    /// The text at `id`, if it is short enough to be a name; an integer counts as its digits, as keys of storages come in
+    /// both forms.
     pub fn text(&self, id: Id) -> Option<String> {
         match &self.nodes[id] {
-            Node::Str(text) => Some(text.clone()),
+            Node::Str(text) if text.len() <= MAX_TEXT => Some(text.clone()),
             Node::Int(value) => Some(value.to_string()),
             _ => None,
         }

@@ -4,6 +4,7 @@
 //! Written out instead of taken from a crate because the order of the tensors matters (old and new MobileNetV2 files
 //! correspond by order), and because a name that has no place in weights must be refused, not read as something opaque.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use tch::Tensor;
@@ -34,8 +35,9 @@ pub(super) fn wrong<T>(what: impl Into<String>) -> Result<T> {
 
 /// The first number of a stream of pickles.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
-/// Tensors may share a storage, but all of them together are at most this many times as large as the file.
-const MAX_EXPANSION: usize = 16;
+/// All storages together take at most this many times the file's length, and so do all tensors: storages may be deflated
+/// and tensors may share one, which writers do rarely and little.
+const MAX_EXPANSION: usize = 4;
 
 /// The named tensors of a file of `torch.save`, in the file's order.
 pub fn read(input: &[u8]) -> Result<Vec<(String, Tensor)>> {
@@ -62,6 +64,7 @@ fn read_zip(input: &[u8]) -> Result<Vec<(String, Tensor)>> {
     let (Some(root), None) = (roots.next(), roots.next()) else {
         return wrong("it is a zip archive, but not one of torch.save (it lacks data.pkl)");
     };
+    let left = Cell::new(input.len().saturating_mul(MAX_EXPANSION));
     let entry = |name: &str, limit: usize| match archive.read(&format!("{root}{name}"), limit) {
         Ok(content) => Ok(content),
         Err(problem) => wrong(format!("{problem} ({root}{name})")),
@@ -73,8 +76,11 @@ fn read_zip(input: &[u8]) -> Result<Vec<(String, Tensor)>> {
     let pickle = Pickle::parse(&content)?;
     named_tensors(&pickle, |storage| {
         let size = storage.bytes()?;
-        let limit = size.min(input.len().saturating_mul(MAX_EXPANSION));
-        match entry(&format!("data/{}", storage.key), limit)? {
+        let Some(rest) = left.get().checked_sub(size) else {
+            return wrong("its storages claim far more bytes than the file holds");
+        };
+        left.set(rest);
+        match entry(&format!("data/{}", storage.key), size)? {
             Some(content) => storage.tensor(&content),
             None => wrong(format!("it lacks the storage {}", storage.key)),
         }

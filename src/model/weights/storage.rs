@@ -125,14 +125,15 @@ pub(super) fn state_dict(pickle: &Pickle) -> Result<Vec<(String, Id)>> {
     let mut found: Vec<(String, Id)> = Vec::new();
     let mut seen = BTreeSet::new();
     for &(key, value) in nested.unwrap_or(root) {
-        let (Node::Str(name), Node::Tensor { .. } | Node::Persistent(_)) = (&pickle.nodes[key], &pickle.nodes[value])
+        let (Node::Str(_), Node::Tensor { .. } | Node::Persistent(_)) = (&pickle.nodes[key], &pickle.nodes[value])
         else {
             continue;
         };
-        if !seen.insert(name) {
+        let Some(name) = pickle.text(key) else { return wrong("the name of a tensor is far too long") };
+        if !seen.insert(name.clone()) {
             return wrong(format!("it names {name} twice"));
         }
-        found.push((name.clone(), value));
+        found.push((name, value));
     }
     if found.is_empty() { wrong("it holds no dict of tensors") } else { Ok(found) }
 }
