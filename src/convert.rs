@@ -1,8 +1,9 @@
 //! `segdist convert`: weights from one form to another.
 //!
 //! A network is two parts, encoder and decoder. The reference keeps them in two .pth files without a prefix; a
-//! safetensors file holds both, under `encoder.` and `decoder.`.
+//! safetensors file holds both, under `encoder.` and `decoder.`. Other packages have names of their own.
 
+mod hugging_face;
 mod torchscript;
 
 use std::collections::BTreeSet;
@@ -11,14 +12,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Context;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 pub use torchscript::export;
 
 use crate::bad_input;
 use crate::durable::Unfinished;
 use crate::fault::{self, BadInput};
-use crate::model::weights::{Part, read, write_pth, write_safetensors};
+use crate::model::weights::{self, Package, Part, load_into, read, write_pth, write_safetensors};
+use crate::model::{ModelConfig, Network};
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub enum Format {
     Pth,
     /// One file.
     Safetensors,
+    /// A folder for `from_pretrained` of transformers.
+    HuggingFace,
+    /// A state dict under another package's names, .pth.
+    StateDict(Package),
 }
 
 impl FromStr for Format {
@@ -36,7 +42,12 @@ impl FromStr for Format {
         match name {
             "pth" => Ok(Format::Pth),
             "safetensors" => Ok(Format::Safetensors),
-            _ => Err(BadInput(format!("--to {name}: unknown form of weights; use pth, safetensors or torchscript"))),
+            "hf" => Ok(Format::HuggingFace),
+            "torchvision" => Ok(Format::StateDict(Package::Torchvision)),
+            "smp" => Ok(Format::StateDict(Package::Smp)),
+            _ => Err(BadInput(format!(
+                "--to {name}: unknown form of weights; use pth, safetensors, hf, torchvision, smp or torchscript"
+            ))),
         }
     }
 }
@@ -44,7 +55,25 @@ impl FromStr for Format {
 /// Named tensors; those of a known part carry its prefix.
 type Weights = Vec<(String, Tensor)>;
 
+/// A form of file.
+#[derive(Clone, Copy)]
+enum Container {
+    Pth,
+    Safetensors,
+}
+
+/// The network that inputs belong to.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    /// MODEL.
+    pub model: &'a ModelConfig,
+    /// DATASET.num_class.
+    pub num_class: usize,
+}
+
 /// Converts `inputs` (.pth, .safetensors, or folders of checkpoints) and prints what was written.
+///
+/// With `network`, inputs may be under the names of any known package; they are translated to ours.
 ///
 /// The form is `to`, or else what `output`'s extension says; an output without one is a folder for .pth files. Where
 /// encoder and decoder are both there, `DIR/epoch_20.pth` stands for the pair `DIR/encoder_epoch_20.pth` and
@@ -52,18 +81,38 @@ type Weights = Vec<(String, Tensor)>;
 ///
 /// # Errors
 /// [`BadInput`] for inputs that are not weights or name a tensor twice; others when the output cannot be written.
-pub fn run(inputs: &[PathBuf], output: &Path, to: Option<Format>) -> anyhow::Result<()> {
-    let weights = gather(inputs)?;
+pub fn run(inputs: &[PathBuf], output: &Path, to: Option<Format>, network: Option<Target>) -> anyhow::Result<()> {
+    let weights = match network {
+        Some(network) => own_names(&load(inputs, network)?),
+        None => gather(inputs)?,
+    };
     let extension = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let to = to.unwrap_or(if extension == "safetensors" { Format::Safetensors } else { Format::Pth });
     match to {
-        Format::Safetensors => save_tensors(output, to, &weights),
+        Format::Safetensors => save_tensors(output, Container::Safetensors, &weights),
+        Format::HuggingFace => hugging_face::write_folder(inputs, &weights, output),
+        Format::StateDict(package) => save_state_dict(output, weights, package),
         Format::Pth => {
             let folder = output.is_dir() || !matches!(extension, "pth" | "pt" | "tar");
             let target = if folder { output.join(format!("{}.pth", stem(&inputs[0]))) } else { output.to_path_buf() };
             save_pth(&target, weights)
         }
     }
+}
+
+/// A network with the weights of all inputs.
+fn load(inputs: &[PathBuf], target: Target) -> anyhow::Result<Network> {
+    let network = Network::build(target.model, target.num_class, Device::Cpu, 0).map_err(fault::classified)?;
+    let weights = gather(inputs)?;
+    for part in [Part::Encoder, Part::Decoder] {
+        let report = load_into(&network.store, part, &weights, false).map_err(fault::classified)?;
+        report.lines(part, "the input").iter().for_each(|line| log::info!("{line}"));
+    }
+    Ok(network)
+}
+
+fn own_names(network: &Network) -> Weights {
+    network.store.variables.iter().map(|variable| (variable.name.clone(), variable.tensor.detach())).collect()
 }
 
 /// The tensors of all inputs.
@@ -128,14 +177,31 @@ fn save_pth(target: &Path, weights: Weights) -> anyhow::Result<()> {
     for (prefix, tensors) in [("encoder_", encoder), ("decoder_", decoder), ("", rest)] {
         let path = if pair { target.with_file_name(format!("{prefix}{file}")) } else { target.to_path_buf() };
         if !tensors.is_empty() {
-            save_tensors(&path, Format::Pth, &tensors)?;
+            save_tensors(&path, Container::Pth, &tensors)?;
         }
     }
     Ok(())
 }
 
+/// One file under the names of `package`.
+fn save_state_dict(path: &Path, weights: Weights, package: Package) -> anyhow::Result<()> {
+    let has_place = |(name, _): &(String, Tensor)| package.has_decoders() || !name.starts_with(Part::Decoder.prefix());
+    let (kept, left): (Weights, Weights) = weights.into_iter().partition(has_place);
+    let exported = weights::export(&kept, package).map_err(fault::classified)?;
+    save_tensors(path, Container::Pth, &exported.tensors)?;
+    if !left.is_empty() {
+        println!(
+            "{}: without the {} tensors of the decoder, which {} lacks",
+            path.display(),
+            left.len(),
+            exported.source
+        );
+    }
+    Ok(())
+}
+
 /// Writes a file that appears whole or not at all.
-fn save(path: &Path, write: impl FnOnce(&mut Unfinished) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn save_file(path: &Path, write: impl FnOnce(&mut Unfinished) -> anyhow::Result<()>) -> anyhow::Result<()> {
     if path.file_name().is_none() {
         bad_input!("{}: not a name for a file", path.display());
     }
@@ -151,12 +217,12 @@ fn save(path: &Path, write: impl FnOnce(&mut Unfinished) -> anyhow::Result<()>) 
 }
 
 /// Writes named tensors and says so.
-fn save_tensors(path: &Path, to: Format, tensors: &[(String, Tensor)]) -> anyhow::Result<()> {
-    save(path, |unfinished| {
+fn save_tensors(path: &Path, container: Container, tensors: &[(String, Tensor)]) -> anyhow::Result<()> {
+    save_file(path, |unfinished| {
         let mut file = BufWriter::new(unfinished.file());
-        match to {
-            Format::Pth => write_pth(tensors, &mut file)?,
-            Format::Safetensors => write_safetensors(tensors, &mut file)?,
+        match container {
+            Container::Pth => write_pth(tensors, &mut file)?,
+            Container::Safetensors => write_safetensors(tensors, &mut file)?,
         }
         Ok(file.flush()?)
     })?;

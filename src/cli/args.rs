@@ -241,10 +241,11 @@ pub struct PredictArgs {
 
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// What to write: pth, safetensors or torchscript; by default what OUT's name says.
+    /// What to write: pth, safetensors, hf (a folder for transformers), torchvision, smp or torchscript; by default what
+    /// OUT's name says.
     #[arg(long)]
     pub to: Option<String>,
-    /// Configuration file, where a network is needed (torchscript).
+    /// Configuration file of the network: for torchscript, and for inputs under another package's names.
     #[arg(long, value_name = "FILE")]
     pub cfg: Option<PathBuf>,
     /// Inputs, then the output, and overrides KEY VALUE or KEY=VALUE; torchscript: imgSizes and imgMaxSize give the image's size.

@@ -3,6 +3,7 @@
 use super::args::{self, Bench, ConfigArgs, ConvertArgs, EvalArgs, InitArgs, PackArgs, PredictArgs, TrainArgs, Verb};
 use crate::comm::{Comm, agree};
 use crate::config::{self, Config};
+use crate::convert::{self, Target};
 use crate::data::instances::Background;
 use crate::data::layout::Layout;
 use crate::eval::{self, EvalJob};
@@ -13,7 +14,7 @@ use crate::predict::{self, PredictJob};
 use crate::report::html;
 use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Recipe, Resume};
-use crate::{bad_input, bench, convert, demo_data, doctor, init, plan, verify, watch};
+use crate::{bad_input, bench, demo_data, doctor, init, plan, verify, watch};
 use anyhow::Context;
 use std::sync::Arc;
 
@@ -196,13 +197,18 @@ fn convert(args: ConvertArgs) -> anyhow::Result<()> {
     let Some(output) = inputs.pop().filter(|_| !inputs.is_empty()) else {
         bad_input!("convert takes at least one input and the output");
     };
-    if args.to.as_deref() == Some("torchscript") {
-        let config = load_here(&ConfigArgs { cfg: args.cfg, overrides })?;
-        let size = bench::step::batch_size(&config.DATASET);
-        return convert::export(&inputs, &output, &config.MODEL, config.DATASET.num_class, size);
+    let named = args.cfg.is_some() || !overrides.is_empty();
+    let traced = args.to.as_deref() == Some("torchscript");
+    let config = (named || traced).then(|| load_here(&ConfigArgs { cfg: args.cfg, overrides })).transpose()?;
+    if let (true, Some(config)) = (traced, &config) {
+        return convert::export(&inputs, &output, target(config), bench::step::batch_size(&config.DATASET));
     }
     let to = args.to.map(|name| name.parse()).transpose().map_err(fault::classified)?;
-    convert::run(&inputs, &output, to)
+    convert::run(&inputs, &output, to, config.as_ref().map(target))
+}
+
+fn target(config: &Config) -> Target<'_> {
+    Target { model: &config.MODEL, num_class: config.DATASET.num_class }
 }
 
 /// The configuration, and what its network costs.

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 /// Mean of ImageNet's red, green and blue in [0, 1]; what the reference's networks expect to be subtracted.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// Their standard deviations.
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
+pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Decoded, augmented and padded samples.
 pub struct HostBatch {

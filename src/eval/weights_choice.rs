@@ -45,7 +45,7 @@ impl fmt::Display for Origin {
 /// What was found.
 enum Weights {
     Checkpoint(PathBuf),
-    /// One file with both parts.
+    /// One file, or folder of Hugging Face's, with both parts.
     File(PathBuf),
     Pair {
         encoder: PathBuf,
@@ -115,11 +115,11 @@ fn named(model: &ModelConfig) -> Option<Weights> {
     both.then(|| Weights::Pair { encoder: encoder.into(), decoder: decoder.into() })
 }
 
-/// What a path means: a checkpoint's folder, a run's folder, or a file.
+/// What a path means: a checkpoint's folder, a run's folder, a file, or Hugging Face's folder.
 fn at(path: &Path) -> anyhow::Result<Weights> {
     if path.join("state.json").is_file() {
         Ok(Weights::Checkpoint(path.into()))
-    } else if path.is_file() {
+    } else if path.is_file() || weights::is_folder(path) {
         Ok(Weights::File(path.into()))
     } else if let Some(checkpoint) = newest(path)? {
         Ok(Weights::Checkpoint(checkpoint))

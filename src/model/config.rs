@@ -18,10 +18,10 @@ pub struct ModelConfig {
     pub decoder_dim: usize,
     /// Share of residual branches dropped in the last block of mit, convnext and dino encoders, less in those before.
     pub drop_path: f64,
-    /// Encoder weights to start from (.pth or .safetensors); empty: ImageNet's, or random values.
+    /// Encoder weights to start from (.pth, .safetensors, or a folder of Hugging Face); empty: ImageNet's, or random values.
     #[schemars(extend("resume" = "free"))]
     pub weights_encoder: String,
-    /// Decoder weights to start from (.pth or .safetensors); empty: random values.
+    /// Decoder weights to start from (the same forms); empty: random values.
     #[schemars(extend("resume" = "free"))]
     pub weights_decoder: String,
     /// Channels between encoder and decoder; 0: the encoder's own width.

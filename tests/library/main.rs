@@ -33,4 +33,5 @@ mod sources;
 mod staging;
 mod sync_batch_norm;
 mod verify;
+mod weight_sources;
 mod weights;

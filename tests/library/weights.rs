@@ -235,7 +235,7 @@ fn the_stem_that_torchvision_lacks_stays_and_is_listed() {
     ]);
     let report = load_into(&store, Part::Encoder, &file, false).unwrap();
     assert_eq!(report.loaded, ["layer1.0.conv2.weight"]);
-    assert_eq!(report.own_stem, &names[..5]);
+    assert_eq!(report.lacking, &names[..5]);
     assert!(
         report.unused.iter().any(|name| name == "fc.weight")
             && report.unused.iter().any(|name| name.ends_with("bn1.weight"))
@@ -269,4 +269,60 @@ fn a_file_that_is_absent_or_not_weights_is_named() {
         let message = load_file(&store, Part::Encoder, &path, false).unwrap_err().to_string();
         assert!(message.contains(part) && !message.contains('\n'), "{message}");
     }
+}
+
+/// A folder of two files and an index, as save_pretrained writes large networks.
+fn sharded(folder: &Path, index: &str) {
+    write(&folder.join("model-00001-of-00002.safetensors"), &named(&[("a", ramp(&[2]))]));
+    write(&folder.join("model-00002-of-00002.safetensors"), &named(&[("b", ramp(&[3]))]));
+    std::fs::write(folder.join("model.safetensors.index.json"), index).unwrap();
+}
+
+#[test]
+fn a_folder_of_several_files_is_read_by_its_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = r#"{"metadata": {"total_size": 20}, "weight_map": {"b": "model-00002-of-00002.safetensors", "a": "model-00001-of-00002.safetensors"}}"#;
+    sharded(folder.path(), map);
+    assert_equal(&read(folder.path()).unwrap(), &named(&[("a", ramp(&[2])), ("b", ramp(&[3]))]));
+
+    let pickled = tempfile::tempdir().unwrap();
+    std::fs::copy(golden("plain.zip.pth"), pickled.path().join("pytorch_model.bin")).unwrap();
+    assert_eq!(read(pickled.path()).unwrap().len(), 10);
+}
+
+#[test]
+fn an_index_cannot_lead_out_of_its_folder_or_promise_what_is_not_there() {
+    let outside = tempfile::tempdir().unwrap();
+    let folder = outside.path().join("inside");
+    std::fs::create_dir(&folder).unwrap();
+    write(&outside.path().join("secret.safetensors"), &named(&[("a", ramp(&[2]))]));
+    let absolute = outside.path().join("secret.safetensors");
+    for file in ["../secret.safetensors", absolute.to_str().unwrap(), "./../secret.safetensors", "..", "", "a\\b", "x/"]
+    {
+        sharded(&folder, &serde_json::json!({"weight_map": {"a": file}}).to_string());
+        let message = read(&folder).unwrap_err().to_string();
+        assert!(message.contains("not a file beside it") && !message.contains('\n'), "{message}");
+    }
+    let one = "model-00001-of-00002.safetensors";
+    for (index, part) in [
+        (serde_json::json!({"weight_map": {"a": one, "z": one}}).to_string(), "promises z"),
+        (serde_json::json!({"weight_map": {"a": "absent.safetensors"}}).to_string(), "absent.safetensors"),
+        ("[".repeat(100_000), "not an index"),
+        (r#"{"weight_map": 3}"#.into(), "not an index"),
+    ] {
+        sharded(&folder, &index);
+        let message = read(&folder).unwrap_err().to_string();
+        assert!(message.contains(part) && !message.contains('\n'), "{message}");
+    }
+    // The same tensor in two files.
+    write(&folder.join("model-00002-of-00002.safetensors"), &named(&[("a", ramp(&[2]))]));
+    let both = serde_json::json!({"weight_map": {"a": one, "b": "model-00002-of-00002.safetensors"}}).to_string();
+    std::fs::write(folder.join("model.safetensors.index.json"), both).unwrap();
+    assert!(read(&folder).unwrap_err().to_string().contains("both hold a"));
+    // A folder without weights, and pickles inside one that call something.
+    let empty = outside.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert!(read(&empty).unwrap_err().to_string().contains("pytorch_model.bin"));
+    std::fs::copy(golden("hostile.zip.pth"), empty.join("pytorch_model.bin")).unwrap();
+    assert!(read(&empty).unwrap_err().to_string().contains("os.system"));
 }

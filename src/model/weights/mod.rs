@@ -1,13 +1,21 @@
 //! Weights in files: PyTorch's .pth in all its forms, safetensors; found by content, never by name.
 
+mod assemble;
+mod export;
+mod folder;
 mod initialize;
-mod keys;
 mod load;
 mod machine;
+mod pattern;
 mod pickle;
 mod pth;
 mod pth_writer;
+mod recognise;
+mod report;
 mod safetensors;
+mod source;
+mod sources;
+mod statistics;
 mod storage;
 mod tar;
 mod zip;
@@ -17,13 +25,18 @@ use std::path::{Path, PathBuf};
 
 use tch::Tensor;
 
+pub use export::{Exported, Package, export};
+pub use folder::is_folder;
 pub use initialize::{initialize, named};
-pub use load::{Part, Report, load_file, load_into};
+pub use load::{Part, load_file, load_into};
 pub use pth_writer::write_pth;
+pub use report::Report;
 pub use safetensors::{dtype, read as read_safetensors, write_safetensors};
 
 /// Files larger than this are refused before anything is allocated; the largest network here takes 0.6 GB.
 const MAX_FILE: u64 = 16 << 30;
+/// Files with more tensors are refused; the largest network here has 3,000.
+const MAX_TENSORS: usize = 50_000;
 
 /// Why weights are not loaded.
 #[derive(Debug, thiserror::Error)]
@@ -61,36 +74,44 @@ impl Failure for WeightsError {
     }
 }
 
-/// The named tensors of a file, on the CPU, in the file's order: .pth in any form, .safetensors, or the
-/// `model.safetensors` of a checkpoint's folder. Tensors may be views that share a storage.
+/// The named tensors of a file, on the CPU, in the file's order: .pth in any form, .safetensors, or those of a folder (a
+/// checkpoint's or Hugging Face's). Tensors may be views that share a storage.
 pub fn read(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
-    let path = if path.is_dir() { path.join("model.safetensors") } else { path.to_path_buf() };
-    let open = |source| WeightsError::Open { path: path.clone(), source };
-    let about = std::fs::metadata(&path).map_err(open)?;
+    if path.is_dir() { folder::read(path) } else { read_file(path) }
+}
+
+fn read_file(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
+    let open = |source| WeightsError::Open { path: path.into(), source };
+    let about = std::fs::metadata(path).map_err(open)?;
     if !about.is_file() || about.len() > MAX_FILE {
-        let problem = if about.is_file() { "it is too large to be weights" } else { "it is not a file" };
-        return Err(WeightsError::Content { path, problem: problem.into() });
+        return content(path, if about.is_file() { "it is too large to be weights" } else { "it is not a file" });
     }
-    let input = std::fs::read(&path).map_err(open)?;
+    let input = std::fs::read(path).map_err(open)?;
     let tensors = if safetensors::is_safetensors(&input) {
         safetensors::read(&input)
     } else {
         pth::read(&input).map_err(|problem| problem.to_string())
     };
-    let tensors =
-        tensors.map_err(|problem| WeightsError::Content { path: path.clone(), problem: printable(&problem) })?;
+    let tensors = tensors.or_else(|problem| content(path, problem))?;
+    if tensors.len() > MAX_TENSORS {
+        return content(path, format!("it holds {} tensors, far more than any network", tensors.len()));
+    }
     match tensors.iter().find(|(name, _)| name.contains(|c: char| c.is_control())) {
-        Some((name, _)) => {
-            let problem = printable(&format!("the name of a tensor holds control characters: {name}"));
-            Err(WeightsError::Content { path, problem })
-        }
+        Some((name, _)) => content(path, format!("the name of a tensor holds control characters: {name}")),
         None => Ok(tensors),
     }
 }
 
-/// A problem that quotes from a file, as one line for a terminal: no control characters, and an end.
-fn printable(problem: &str) -> String {
-    problem.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(600).collect()
+/// The refusal of what a file holds, as one line for a terminal: quotes from the file lose control characters, and end.
+fn content<T>(path: &Path, problem: impl Into<String>) -> Result<T, WeightsError> {
+    let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    Err(WeightsError::Content { path: path.into(), problem: problem.into().chars().map(printable).take(600).collect() })
+}
+
+/// Buffers that files of plain batch norm lack, or that plain files have and nothing here needs.
+fn is_optional(name: &str) -> bool {
+    let buffer = name.rsplit('.').next().unwrap_or_default();
+    matches!(buffer, "num_batches_tracked" | "_tmp_running_mean" | "_tmp_running_var" | "_running_iter")
 }
 
 /// A tensor's elements in row-major order, as bytes.

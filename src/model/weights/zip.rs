@@ -41,6 +41,8 @@ impl<'a> Archive<'a> {
             .rposition(|window| window == END)
             .ok_or("its end is missing, it was cut or is still being written")?;
         let end = first + end;
+        // Its last field is the comment's length.
+        slice(input, end, 22 + size(input, end + 20, 2)?)?;
         let (mut count, mut at) = (number(input, end + 10, 2)?, size(input, end + 16, 4)?);
         if let Some(locator) = end.checked_sub(20).filter(|&at| input[at..].starts_with(&END64_LOCATOR)) {
             let end64 = size(input, locator + 8, 8)?;
