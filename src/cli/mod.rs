@@ -2,6 +2,7 @@
 
 mod args;
 mod logging;
+mod openmp;
 mod verbs;
 
 use crate::comm::{self, Comm, Solo, mpi};
@@ -25,6 +26,11 @@ pub fn main() -> ExitCode {
     };
     if !verbs::runs_on_ranks(&line.verb) && launched_rank() > 0 {
         return ExitCode::SUCCESS;
+    }
+    if verbs::computes(&line.verb)
+        && let Err(cause) = openmp::wait_without_spinning()
+    {
+        eprintln!("segdist: threads will spin while they wait, which is slow on a busy machine: {cause}");
     }
     comm::raise_descriptor_limit();
     match start(&line.verb) {

@@ -30,6 +30,15 @@ pub fn runs_on_ranks(verb: &Verb) -> bool {
     }
 }
 
+/// Whether the verb runs networks, on threads that wait for each other.
+pub fn computes(verb: &Verb) -> bool {
+    match verb {
+        Verb::Train(_) | Verb::Eval(_) | Verb::Predict(_) => true,
+        Verb::Bench { what, .. } => matches!(what, Bench::Step | Bench::Overlap),
+        _ => false,
+    }
+}
+
 /// Runs the verb to its exit code.
 pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
     match verb {
