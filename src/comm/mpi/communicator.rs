@@ -25,6 +25,9 @@ unsafe extern "C" {
 /// Longest message of one call, in elements: counts are C ints, and 2^28 four-byte values are 1 GiB.
 const CHUNK: usize = 1 << 28;
 
+/// Sums of up to so many bytes cost rounds, not bandwidth.
+const SMALL: usize = 16 << 10;
+
 /// Waits until the launcher has taken the message that tells why the job ends, at most a second: MPICH's, once it hears
 /// of the end, throws away what it has not read.
 fn let_launcher_read_stderr() {
@@ -192,10 +195,23 @@ impl MpiComm {
         Ok(())
     }
 
+    /// Few values go up and down a binomial tree, in 2·log₂ N rounds; the way for many takes 2·(N−1).
     fn sum<T: Copy>(&self, values: &mut [T], kind: ffi::MPI_Datatype) -> Result<(), CommError> {
-        // SAFETY: `in_place` gives memory of `count` values of the type that `kind` names, which outlives the operation.
-        self.in_place("MPI_Iallreduce", values, |data, count, comm, request| unsafe {
-            ffi::MPI_Iallreduce(segdist_mpi_in_place(), data, count, kind, ffi::RSMPI_SUM, comm, request)
+        if size_of_val(values) > SMALL {
+            // SAFETY: `in_place` gives memory of `count` values of this kind, which outlives the operation.
+            return self.in_place("MPI_Iallreduce", values, |data, count, comm, request| unsafe {
+                ffi::MPI_Iallreduce(segdist_mpi_in_place(), data, count, kind, ffi::RSMPI_SUM, comm, request)
+            });
+        }
+        let root = self.rank() == 0;
+        // SAFETY: as above; rank 0's values are replaced, the others' only read.
+        self.in_place("MPI_Ireduce", values, |data, count, comm, request| unsafe {
+            let (own, sum) = if root { (segdist_mpi_in_place(), data) } else { (data, std::ptr::null_mut()) };
+            ffi::MPI_Ireduce(own, sum, count, kind, ffi::RSMPI_SUM, 0, comm, request)
+        })?;
+        // SAFETY: as above.
+        self.in_place("MPI_Ibcast", values, |data, count, comm, request| unsafe {
+            ffi::MPI_Ibcast(data, count, kind, 0, comm, request)
         })
     }
 }
