@@ -61,8 +61,8 @@ impl Block {
 
     fn forward(&self, x: Tensor, context: &Context) -> Tensor {
         let y = self.depthwise.forward(&x, context).permute([0, 2, 3, 1]);
-        let y = self.widen.forward(&self.norm.forward(&y), context).gelu("none");
-        let y = self.narrow.forward_scaled(&y, &self.scale, context).permute([0, 3, 1, 2]);
+        let y = self.widen.forward(&self.norm.forward(&y), context);
+        let y = self.narrow.forward_gelu(&y, Some(&self.scale), context).permute([0, 3, 1, 2]);
         self.drop.forward(0, y, context).g_add_(&x)
     }
 }

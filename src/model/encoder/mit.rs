@@ -137,8 +137,8 @@ impl Block {
         let y = self.attention.forward(&self.norms[0].forward(&x), size, context);
         let x = self.drop.forward(0, y, context).g_add_(&x);
         let y = self.widen.forward(&self.norms[1].forward(&x), context);
-        let y = to_tokens(&self.depthwise.forward(&from_tokens(&y, size), context)).gelu("none");
-        let y = self.narrow.forward(&y, context);
+        let y = to_tokens(&self.depthwise.forward(&from_tokens(&y, size), context));
+        let y = self.narrow.forward_gelu(&y, None, context);
         self.drop.forward(1, y, context).g_add_(&x)
     }
 }

@@ -151,8 +151,8 @@ impl Block {
         let mixed = attention(&turn(&qkv[0]), &turn(&qkv[1]), &qkv[2], context);
         let y = self.output.forward_scaled(&mixed, &self.scales[0], context);
         let x = self.drop.forward(0, y, context).g_add_(&x);
-        let y = self.widen.forward(&self.norms[1].forward(&x), context).gelu("none");
-        let y = self.narrow.forward_scaled(&y, &self.scales[1], context);
+        let y = self.widen.forward(&self.norms[1].forward(&x), context);
+        let y = self.narrow.forward_gelu(&y, Some(&self.scales[1]), context);
         self.drop.forward(1, y, context).g_add_(&x)
     }
 }

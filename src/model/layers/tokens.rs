@@ -2,6 +2,7 @@
 
 use super::{Context, Role};
 use crate::model::path::Path;
+use crate::torch::autograd;
 use tch::{Device, Kind, Tensor};
 
 /// The pixels of (n, channels, h, w), row by row: (n, h·w, channels). Copies nothing of a channels-last tensor.
@@ -45,8 +46,31 @@ impl Linear {
 
     /// [`LayerScale`] after the layer. Scaling the weights instead of the result saves passes over the larger of both.
     pub fn forward_scaled(&self, x: &Tensor, scale: &LayerScale, context: &Context) -> Tensor {
+        let (weight, bias) = self.scaled(scale);
+        self.forward_by(x, &weight, bias.as_ref(), context)
+    }
+
+    /// The layer of gelu(x), in the error function's form, and then [`LayerScale`] if there is one.
+    ///
+    /// Backward keeps `x` alone and computes gelu(x) again: an MLP's widest tensor is there once, not twice.
+    pub fn forward_gelu(&self, x: &Tensor, scale: Option<&LayerScale>, context: &Context) -> Tensor {
+        let plain = || (self.weight.shallow_clone(), self.bias.as_ref().map(Tensor::shallow_clone));
+        let (weight, bias) = scale.map_or_else(plain, |scale| self.scaled(scale));
+        let (true, Some(bias)) = (x.requires_grad(), &bias) else {
+            return self.forward_by(&x.gelu("none"), &weight, bias.as_ref(), context);
+        };
+        // Detached from the view that it is of the rows, so that it may be added to in place.
+        let y = tch::no_grad(|| self.forward_by(&x.gelu("none"), &weight, Some(bias), context)).detach();
+        let (saved, factor) = (x.detach(), weight.detach());
+        let backward = move |dy: Tensor| gelu_linear_backward(&saved, &factor, &dy).map_err(|error| error.to_string());
+        autograd::attach_backward(&y, &[x, &weight, bias], backward).expect("a fresh tensor takes a backward function");
+        y
+    }
+
+    /// Weight and bias of this layer and then `scale`.
+    fn scaled(&self, scale: &LayerScale) -> (Tensor, Option<Tensor>) {
         let bias = self.bias.as_ref().map(|bias| bias * &scale.0);
-        self.forward_by(x, &(&self.weight * scale.0.unsqueeze(1)), bias.as_ref(), context)
+        (&self.weight * scale.0.unsqueeze(1), bias)
     }
 
     fn forward_by(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, context: &Context) -> Tensor {
@@ -56,6 +80,19 @@ impl Linear {
         context.count(self.weight.numel() as i64 * tokens);
         y
     }
+}
+
+/// Gradients of `x`, weight and bias from that of linear(gelu(x)).
+fn gelu_linear_backward(x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<Vec<Tensor>, tch::TchError> {
+    let (outputs, inputs) = weight.size2()?;
+    let tokens = dy.numel() as i64 / outputs;
+    let rows = dy.f_reshape([tokens, outputs])?;
+    let activated = x.f_gelu("none")?.f_to_kind(dy.kind())?.f_reshape([tokens, inputs])?;
+    let dweight = rows.f_tr()?.f_matmul(&activated)?.f_to_kind(weight.kind())?;
+    drop(activated);
+    let dbias = rows.f_sum_dim_intlist([0].as_slice(), false, weight.kind())?;
+    let dx = rows.f_matmul(&weight.f_to_kind(dy.kind())?)?.f_reshape(x.size())?;
+    Ok(vec![x.f_gelu_backward(&dx.f_to_kind(x.kind())?, "none")?, dweight, dbias])
 }
 
 /// Layer norm over the last dimension (Ba et al. 2016, arXiv:1607.06450).
@@ -124,4 +161,43 @@ pub fn attention(query: &Tensor, key: &Tensor, value: &Tensor, context: &Context
     context.count(2 * heads * tokens * keys * channels);
     let mixed = Tensor::scaled_dot_product_attention::<Tensor>(query, key, value, None, 0.0, false, None, false);
     mixed.transpose(1, 2).reshape([images, tokens, heads * channels])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn random(size: &[i64]) -> Tensor {
+        Tensor::randn(size, (Kind::Double, Device::Cpu)).set_requires_grad(true)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn gelu_computed_again_gives_autograd_s_gradients(images in 0i64..3, tokens in 1i64..5, scaled: bool) {
+            let (x, weight, bias, scale) = (random(&[images, tokens, 6]), random(&[4, 6]), random(&[4]), random(&[4]));
+            let inputs = [&x, &weight, &bias, &scale];
+            let gradients = |y: Tensor| {
+                inputs.iter().for_each(|input| input.shallow_clone().zero_grad());
+                (y.square() + &y).sum(Kind::Double).backward();
+                (y.detach(), inputs.map(|input| input.grad().copy()))
+            };
+            // Every input takes part, so that all have a gradient.
+            let own = Linear { weight: weight.shallow_clone(), bias: Some(bias.shallow_clone()) };
+            let scale = LayerScale(scale.shallow_clone());
+            let pass = crate::model::EVALUATE;
+            let context = Context { pass: &pass, size: (1, 1), norms: &[], shifts: &[], multiply_adds: None };
+            let (expected, wanted) = gradients(match scaled {
+                true => x.gelu("none").linear(&weight, Some(&bias)) * &scale.0,
+                false => x.gelu("none").linear(&weight, Some(&bias)) + scale.0.sum(Kind::Double) * 0.0,
+            });
+            let y = own.forward_gelu(&x, scaled.then_some(&scale), &context);
+            let (y, found) = gradients(if scaled { y } else { y + scale.0.sum(Kind::Double) * 0.0 });
+            prop_assert!(y.allclose(&expected, 1e-9, 1e-9, false));
+            for (found, wanted) in found.iter().zip(&wanted) {
+                prop_assert!(found.allclose(wanted, 1e-9, 1e-9, false));
+            }
+        }
+    }
 }
