@@ -253,7 +253,7 @@ pub struct Local;
 impl Normalize for Local {
     fn batch_norm(&self, layer: &BatchNorm2d, input: &Tensor) -> Tensor {
         // With momentum 1, libtorch leaves the batch's own mean and unbiased variance in the running tensors.
-        let both = Tensor::zeros([2, layer.weight.size()[0]], (Kind::Float, input.device()));
+        let both = Tensor::zeros([2, layer.weight.size()[0]], (layer.weight.kind(), input.device()));
         let (mean, var) = (both.get(0), both.get(1));
         let (weight, bias) = (Some(&layer.weight), Some(&layer.bias));
         let output = input.batch_norm(weight, bias, Some(&mean), Some(&var), true, 1.0, layer.eps, true);
