@@ -61,12 +61,15 @@ fn scores_and_gradients_are_those_of_the_cpu() {
     let plain = Form { device: Device::Cpu, channels_last: false };
     let forms: Vec<Form> = [false, true].map(|channels_last| Form { device, channels_last }).into();
     for pair in pairs(device) {
-        // Batch statistics of two images enlarge every rounding error.
-        for (train, tolerance) in [(false, 1e-4), (true, 2e-2)] {
+        // Batch statistics of two images enlarge every rounding error. A gradient hangs on which inputs of a ReLU are above
+        // 0, and rounding moves a few over it: the reference against itself in f32 differs by up to 1e-2.
+        for (train, of_scores, of_gradients) in [(false, 1e-4, 1e-2), (true, 2e-2, 2e-2)] {
             let expected = run(pair, plain, train);
             for &form in forms.iter().filter(|form| form.device.is_cuda() || form.channels_last) {
                 let found = run(pair, form, train);
-                for (index, what) in ["scores", "first gradient", "last gradient"].into_iter().enumerate() {
+                let compared =
+                    [("scores", of_scores), ("first gradient", of_gradients), ("last gradient", of_gradients)];
+                for (index, (what, tolerance)) in compared.into_iter().enumerate() {
                     let what = format!("{pair:?}, {form:?}, batch statistics {train}: the {what}");
                     assert_close(&found[index], &expected[index], (tolerance, 0.0), &what);
                 }
