@@ -29,9 +29,11 @@
 //!
 //! # Where to add things
 //!
-//! A part that people add is one file behind a trait, whose page says how, with an example: a loss ([`loss`]), a schedule
-//! of the learning rate ([`schedule`]), a way for gradients ([`sync::backend`]), a source of batches
-//! ([`data::batch_source`]). [`train::Trainer`] takes them; training, `bench` and the tests all drive that one.
+//! A part that people add is one file and one row of a table, and its page says how, with an example: an encoder or a
+//! decoder ([`model`]), a loss ([`loss`]), a schedule of the learning rate ([`schedule`]), an augmentation
+//! ([`data::augment`]), a data source ([`data::source`]), a way for gradients ([`sync::backend`]). A test brings parts of
+//! its own without touching any other file (`tests/threads/seams.rs`, `tests/library`). [`train::Trainer`] takes a source
+//! of batches ([`data::batch_source`]); training, `bench` and the tests all drive that one.
 //!
 //! # Invariants
 //!
