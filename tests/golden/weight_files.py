@@ -38,7 +38,8 @@ MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in [(0.485, 0.456,
 def fill(model, seed):
     """Values that keep signals at their size through every layer, so that differences would show."""
     generator = torch.Generator().manual_seed(seed)
-    for name, tensor in list(model.named_parameters()) + list(model.named_buffers()):
+    # What a file holds; constants that are none of it, such as the periods of rotary embeddings, keep their values.
+    for name, tensor in model.state_dict(keep_vars=True).items():
         noise = torch.rand(tensor.shape, generator=generator) * 2 - 1
         last = name.rsplit(".", 1)[-1]
         if not tensor.is_floating_point():
@@ -209,7 +210,7 @@ def encoders():
     model = timm.create_model("vit_small_patch14_dinov2", dynamic_img_size=True, dynamic_img_pad=True)
     tokens = lambda model, x: model.forward_features(x)
     yield vit("timm DINOv2 ViT-S", model, "dinov2_vits14", save_pth, tokens, 1, **DINOV2)
-    yield vit("timm DINOv2 ViT-S, another grid", model, "dinov2_vits14", save_pth, tokens, 1, size=(252, 350), multiple=14)
+    yield vit("timm DINOv2 ViT-S, another grid", model, "dinov2_vits14", save_pth, tokens, 1, size=(252, 336), multiple=14)
     hidden = lambda model, x: model(x).last_hidden_state
     model = hf.Dinov2Model(hf.Dinov2Config(image_size=518, patch_size=14, **VIT_S))
     yield vit("transformers DINOv2 ViT-S", model, "dinov2_vits14", save_hf, hidden, 1, **DINOV2)
