@@ -5,7 +5,7 @@ use super::folders::{self, Matched};
 use super::instances::{self, Instances};
 use super::label_rule::LabelRule;
 use super::source::DataError;
-use super::walk::{open_file, read_file};
+use super::walk::{open_file, read_file, regular_file};
 use crate::fault::Kind;
 use crate::retry;
 use crate::shard::MAX_PIXELS;
@@ -87,7 +87,7 @@ pub fn odgt(path: &Path, root: &Path) -> Result<List, DataError> {
 
 fn read_odgt(path: &Path, root: &Path) -> Result<(Vec<Listed>, String), DataError> {
     let read_error = |error| DataError::Read(path.into(), error);
-    let file = open_file(path).map_err(read_error)?;
+    let file = regular_file(path).map_err(read_error)?;
     let gzipped = path.extension().is_some_and(|extension| extension == "gz");
     let plain: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let mut reader = BufReader::new(plain);

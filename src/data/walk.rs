@@ -104,22 +104,25 @@ fn starts_like_an_image(path: &Path) -> bool {
     read.is_ok() && Format::of(&start).is_some()
 }
 
-/// The whole of a regular file, into `bytes`: a pipe would be waited for, and a device has no end.
+/// The whole of a regular file, into `bytes`.
 pub fn read_file(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
     retry::read(path, || {
         bytes.clear();
-        open_file(path)?.read_to_end(bytes).map(|_| ())
+        regular_file(path)?.read_to_end(bytes).map(|_| ())
     })
 }
 
-/// Opens a regular file.
+/// Opens a regular file, trying again where that may help.
 pub fn open_file(path: &Path) -> io::Result<File> {
-    retry::read(path, || {
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-        }
-        File::open(path)
-    })
+    retry::read(path, || regular_file(path))
+}
+
+/// Opens a regular file: a pipe would be waited for, and a device has no end.
+pub fn regular_file(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    File::open(path)
 }
 
 /// A path without its last ending.
