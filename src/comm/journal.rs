@@ -143,16 +143,16 @@ impl Comm for Channel {
         self.inner.size()
     }
     fn all_reduce_f32(&self, values: &mut [f32]) -> Result<(), CommError> {
-        self.noted("sum", size_of_val(values), |comm| comm.all_reduce_f32(values))
+        self.noted("all_reduce", size_of_val(values), |comm| comm.all_reduce_f32(values))
     }
     fn all_reduce_f64(&self, values: &mut [f64]) -> Result<(), CommError> {
-        self.noted("sum", size_of_val(values), |comm| comm.all_reduce_f64(values))
+        self.noted("all_reduce", size_of_val(values), |comm| comm.all_reduce_f64(values))
     }
     fn all_reduce_i64(&self, values: &mut [i64]) -> Result<(), CommError> {
-        self.noted("sum", size_of_val(values), |comm| comm.all_reduce_i64(values))
+        self.noted("all_reduce", size_of_val(values), |comm| comm.all_reduce_i64(values))
     }
     fn all_reduce_device(&self, values: DeviceValues) -> Result<(), CommError> {
-        self.noted("sum", values.bytes(), |comm| comm.all_reduce_device(values))
+        self.noted("all_reduce", values.bytes(), |comm| comm.all_reduce_device(values))
     }
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), CommError> {
         self.noted("broadcast", bytes.len(), |comm| comm.broadcast(root, bytes))
@@ -199,14 +199,14 @@ mod tests {
                 step.all_reduce_i64(&mut [1, 2, 3]).expect("no rank leaves");
             }
             gradients.all_reduce_f32(&mut [0.5]).expect("no rank leaves");
-            journal.begin(Lane::Gradients, "sum", 8);
+            journal.begin(Lane::Gradients, "all_reduce", 8);
             (journal.done(), journal.lines())
         });
         for (done, lines) in all {
             assert_eq!((done, lines.len()), (21, 2));
-            assert!(lines[0].starts_with("last collectives of gradients: sum 1 (4 bytes) "), "{lines:?}");
+            assert!(lines[0].starts_with("last collectives of gradients: all_reduce 1 (4 bytes) "), "{lines:?}");
             assert!(lines[0].contains("sum 2 (8 bytes) not done for 0."), "{lines:?}");
-            assert!(lines[1].starts_with("last collectives of step: sum 5 (24 bytes) "), "{lines:?}");
+            assert!(lines[1].starts_with("last collectives of step: all_reduce 5 (24 bytes) "), "{lines:?}");
         }
     }
 }

@@ -59,7 +59,7 @@ fn every_bucket_is_sent_in_every_step_and_some_beside_backward() {
             }
         }
         assert!(beside_backward(&events) > 0, "{transfers:?}");
-        assert!(events.iter().any(|event| event["cat"] == "batch norm" && event["name"] == "all_gather"));
+        assert!(events.iter().any(|event| event["cat"] == "batch norm" && event["name"] == "all_reduce"));
     }
 }
 
