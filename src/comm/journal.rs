@@ -205,7 +205,7 @@ mod tests {
         for (done, lines) in all {
             assert_eq!((done, lines.len()), (21, 2));
             assert!(lines[0].starts_with("last collectives of gradients: all_reduce 1 (4 bytes) "), "{lines:?}");
-            assert!(lines[0].contains("sum 2 (8 bytes) not done for 0."), "{lines:?}");
+            assert!(lines[0].contains("all_reduce 2 (8 bytes) not done for 0."), "{lines:?}");
             assert!(lines[1].starts_with("last collectives of step: all_reduce 5 (24 bytes) "), "{lines:?}");
         }
     }
