@@ -109,7 +109,7 @@ code=0
 # Room for one checkpoint of about 90 MB, not for two.
 # shellcheck disable=SC2046
 docker run --rm --volumes-from "$(container node1)" --tmpfs /full:size=150m,mode=1777 "$SEGDIST_IMAGE" bash -c "
-    segdist $(arguments /full/run 9); code=\$?
+    segdist $(arguments /full/run 9) CHECKPOINT.retry_minutes=0.1; code=\$?
     ls /full/run/checkpoints && segdist eval --json $(arguments /full/run 9 | sed 's/DIST.*//') || exit 99
     exit \$code" >"$output" 2>&1 || code=$?
 [ $code != 99 ] || { cat "$output"; fail "the checkpoint before is not intact"; }
