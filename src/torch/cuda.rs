@@ -82,14 +82,20 @@ pub fn open(library: &Path, visibility: c_int) -> Result<*mut c_void, String> {
     Err(unsafe { CStr::from_ptr(cause) }.to_string_lossy().into_owned())
 }
 
-/// A function of a loaded library, if it has one of this name.
+/// A function of a loaded library.
+///
+/// # Errors
+/// Where it has none of this name; the text says so.
 ///
 /// # Safety
 /// `handle` is from [`open`], and `T` the type of a pointer to the function of this name.
-pub unsafe fn function<T>(handle: *mut c_void, name: &CStr) -> Option<T> {
+pub unsafe fn function<T>(handle: *mut c_void, name: &CStr) -> Result<T, String> {
     const { assert!(size_of::<T>() == size_of::<*mut c_void>()) };
     // SAFETY: the handle is dlopen's and the name ends with a zero byte.
     let found = unsafe { libc::dlsym(handle, name.as_ptr()) };
+    if found.is_null() {
+        return Err(format!("it has no {}", name.to_string_lossy()));
+    }
     // SAFETY: the caller's word, and the size is a pointer's.
-    (!found.is_null()).then(|| unsafe { std::mem::transmute_copy::<*mut c_void, T>(&found) })
+    Ok(unsafe { std::mem::transmute_copy::<*mut c_void, T>(&found) })
 }

@@ -3,7 +3,7 @@
 //! The types and numbers are those of cuda.h; they have been the same since CUDA 11.4.
 
 use super::cuda;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::c_int;
 use std::path::Path;
 
 const SUCCESS: c_int = 0;
@@ -57,22 +57,16 @@ struct Driver {
 
 impl Driver {
     fn load() -> Result<Driver, String> {
-        /// # Safety
-        /// `T` is the type of the function of this name.
-        unsafe fn find<T>(handle: *mut c_void, name: &CStr) -> Result<T, String> {
-            // SAFETY: the caller's word.
-            unsafe { cuda::function(handle, name) }.ok_or_else(|| format!("it has no {}", name.to_string_lossy()))
-        }
         let handle = cuda::open(Path::new("libcuda.so.1"), libc::RTLD_LOCAL)?;
         // SAFETY: the types are those that cuda.h gives these names; CUresult and CUdevice are C ints.
         unsafe {
             Ok(Driver {
-                version: find(handle, c"cuDriverGetVersion")?,
-                init: find(handle, c"cuInit")?,
-                count: find(handle, c"cuDeviceGetCount")?,
-                get: find(handle, c"cuDeviceGet")?,
+                version: cuda::function(handle, c"cuDriverGetVersion")?,
+                init: cuda::function(handle, c"cuInit")?,
+                count: cuda::function(handle, c"cuDeviceGetCount")?,
+                get: cuda::function(handle, c"cuDeviceGet")?,
                 // The second version tells parts of a GPU apart.
-                uuid: find(handle, c"cuDeviceGetUuid_v2")?,
+                uuid: cuda::function(handle, c"cuDeviceGetUuid_v2")?,
             })
         }
     }

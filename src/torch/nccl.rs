@@ -79,23 +79,17 @@ impl Library {
     }
 
     fn of(handle: *mut c_void) -> Result<Library, String> {
-        /// # Safety
-        /// `T` is the type of the function of this name.
-        unsafe fn find<T>(handle: *mut c_void, name: &CStr) -> Result<T, String> {
-            // SAFETY: the caller's word.
-            unsafe { cuda::function(handle, name) }.ok_or_else(|| format!("it has no {}", name.to_string_lossy()))
-        }
         // SAFETY: the types are those that nccl.h gives these names; enums are C ints, cudaStream_t is a pointer.
         unsafe {
             Ok(Library {
-                get_version: find(handle, c"ncclGetVersion")?,
-                get_unique_id: find(handle, c"ncclGetUniqueId")?,
-                comm_init_rank: find(handle, c"ncclCommInitRank")?,
-                all_reduce: find(handle, c"ncclAllReduce")?,
-                comm_get_async_error: find(handle, c"ncclCommGetAsyncError")?,
-                comm_abort: find(handle, c"ncclCommAbort")?,
-                get_error_string: find(handle, c"ncclGetErrorString")?,
-                get_last_error: find(handle, c"ncclGetLastError")?,
+                get_version: cuda::function(handle, c"ncclGetVersion")?,
+                get_unique_id: cuda::function(handle, c"ncclGetUniqueId")?,
+                comm_init_rank: cuda::function(handle, c"ncclCommInitRank")?,
+                all_reduce: cuda::function(handle, c"ncclAllReduce")?,
+                comm_get_async_error: cuda::function(handle, c"ncclCommGetAsyncError")?,
+                comm_abort: cuda::function(handle, c"ncclCommAbort")?,
+                get_error_string: cuda::function(handle, c"ncclGetErrorString")?,
+                get_last_error: cuda::function(handle, c"ncclGetLastError")?,
             })
         }
     }
