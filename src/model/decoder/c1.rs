@@ -1,8 +1,6 @@
 //! C1: one 3 × 3 convolution on the last feature map, then the scores (`C1`, `C1DeepSup` in the reference's models.py).
 
-use super::{
-    Conv2d, ConvNorm, ConvShape, Decoder, DecoderOptions, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs,
-};
+use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderRow, DeepSupervision, Logits, OnCoarsest};
 use super::{coarsest, conv3x3};
 use crate::model::FeatureMap;
 use crate::model::layers::Context;
@@ -10,31 +8,12 @@ use crate::model::path::Path;
 use tch::Tensor;
 
 pub(super) const ROWS: &[DecoderRow] = &[
-    DecoderRow { name: "c1", plan: &Plan { deep: false } },
-    DecoderRow { name: "c1_deepsup", plan: &Plan { deep: true } },
+    DecoderRow { name: "c1", plan: &OnCoarsest { deep: false, build } },
+    DecoderRow { name: "c1_deepsup", plan: &OnCoarsest { deep: true, build } },
 ];
 
-struct Plan {
-    /// Deep supervision on the map before the last.
-    deep: bool,
-}
-
-impl DecoderPlan for Plan {
-    fn needs(&self) -> Needs {
-        Needs::at_least(if self.deep { 2 } else { 1 })
-    }
-
-    fn output_stride(&self, maps: &[FeatureMap]) -> u32 {
-        coarsest(maps).stride
-    }
-
-    fn deep_supervision(&self) -> bool {
-        self.deep
-    }
-
-    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
-        Box::new(C1::new(path, maps, options.classes, self.deep))
-    }
+fn build(path: &Path, maps: &[FeatureMap], classes: i64, deep: bool) -> Box<dyn Decoder> {
+    Box::new(C1::new(path, maps, classes, deep))
 }
 
 struct C1 {

@@ -110,6 +110,32 @@ fn coarsest(maps: &[FeatureMap]) -> FeatureMap {
     *maps.last().expect("every decoder needs a map")
 }
 
+/// A decoder of the reference on the coarsest map.
+struct OnCoarsest {
+    /// With deep supervision on the map before.
+    deep: bool,
+    /// From the path, the maps, the number of classes, and `deep`.
+    build: fn(&Path, &[FeatureMap], i64, bool) -> Box<dyn Decoder>,
+}
+
+impl DecoderPlan for OnCoarsest {
+    fn needs(&self) -> Needs {
+        Needs::at_least(if self.deep { 2 } else { 1 })
+    }
+
+    fn output_stride(&self, maps: &[FeatureMap]) -> u32 {
+        coarsest(maps).stride
+    }
+
+    fn deep_supervision(&self) -> bool {
+        self.deep
+    }
+
+    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
+        (self.build)(path, maps, options.classes, self.deep)
+    }
+}
+
 /// The head of deep supervision on the map before the last, half as wide as the last (Zhao et al. 2016).
 struct DeepSupervision {
     cbr: ConvNorm,

@@ -1,8 +1,6 @@
 //! Pyramid pooling (Zhao et al. 2016, arXiv:1612.01105; `PPM`, `PPMDeepsup` in the reference's models.py).
 
-use super::{
-    Conv2d, ConvNorm, ConvShape, Decoder, DecoderOptions, DecoderPlan, DecoderRow, DeepSupervision, Logits, Needs,
-};
+use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderRow, DeepSupervision, Logits, OnCoarsest};
 use super::{MAIN_DROPOUT, coarsest, conv3x3, pyramid};
 use crate::model::FeatureMap;
 use crate::model::layers::Context;
@@ -15,31 +13,12 @@ pub(super) const SCALES: [i64; 4] = [1, 2, 3, 6];
 pub(super) const WIDTH: i64 = 512;
 
 pub(super) const ROWS: &[DecoderRow] = &[
-    DecoderRow { name: "ppm", plan: &Plan { deep: false } },
-    DecoderRow { name: "ppm_deepsup", plan: &Plan { deep: true } },
+    DecoderRow { name: "ppm", plan: &OnCoarsest { deep: false, build } },
+    DecoderRow { name: "ppm_deepsup", plan: &OnCoarsest { deep: true, build } },
 ];
 
-struct Plan {
-    /// Deep supervision on the map before the last.
-    deep: bool,
-}
-
-impl DecoderPlan for Plan {
-    fn needs(&self) -> Needs {
-        Needs::at_least(if self.deep { 2 } else { 1 })
-    }
-
-    fn output_stride(&self, maps: &[FeatureMap]) -> u32 {
-        coarsest(maps).stride
-    }
-
-    fn deep_supervision(&self) -> bool {
-        self.deep
-    }
-
-    fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
-        Box::new(Ppm::new(path, maps, options.classes, self.deep))
-    }
+fn build(path: &Path, maps: &[FeatureMap], classes: i64, deep: bool) -> Box<dyn Decoder> {
+    Box::new(Ppm::new(path, maps, classes, deep))
 }
 
 struct Ppm {
