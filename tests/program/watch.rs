@@ -1,6 +1,6 @@
 //! `segdist watch`: a run's last numbers from whatever its history holds at the moment, and a live view that ends with it.
 
-use crate::common::{run, segdist, wait};
+use crate::common::{Ended, run, segdist, wait};
 use segdist::report::event::{self, Event};
 use segdist::report::history::History;
 use segdist::watch::follow::Follower;
@@ -83,6 +83,18 @@ fn what_is_no_line_of_a_history_is_passed_over() {
     assert!(frame(&dir.path().join("later")).contains("waiting for"));
 }
 
+/// `watch DIR` on a terminal, until q ends it well; none where no terminal can be made.
+fn watched_until_q(dir: &Path) -> Option<Ended> {
+    let Some(mut child) = on_a_terminal(dir) else {
+        eprintln!("skipped: no `script` on PATH, which makes terminals");
+        return None;
+    };
+    let mut keyboard = child.stdin.take().expect("stdin is a pipe");
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    keyboard.write_all(b"q").unwrap();
+    Some(wait(child, 60).ok())
+}
+
 #[test]
 fn numbers_of_any_size_are_drawn() {
     let dir = tempfile::tempdir().unwrap();
@@ -90,14 +102,7 @@ fn numbers_of_any_size_are_drawn() {
     for (step, rate) in [(3, "-1.8e308"), (4, "1.7e308"), (5, "-1e308"), (6, "1e99")] {
         append(dir.path(), &format!("{{\"event\":\"train\",\"step\":{step},\"images_per_s\":{rate}}}\n"));
     }
-    let Some(mut child) = on_a_terminal(dir.path()) else {
-        eprintln!("skipped: no `script` on PATH, which makes terminals");
-        return;
-    };
-    let mut keyboard = child.stdin.take().expect("stdin is a pipe");
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    keyboard.write_all(b"q").unwrap();
-    wait(child, 60).ok();
+    watched_until_q(dir.path());
 }
 
 #[test]
@@ -192,13 +197,6 @@ fn a_terminal_is_redrawn_while_the_run_writes_until_it_is_finished() {
 fn q_leaves_a_run_that_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     train(dir.path(), 1, 7);
-    let Some(mut child) = on_a_terminal(dir.path()) else {
-        eprintln!("skipped: no `script` on PATH, which makes terminals");
-        return;
-    };
-    let mut keyboard = child.stdin.take().expect("stdin is a pipe");
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    keyboard.write_all(b"q").unwrap();
-    let ended = wait(child, 60).ok();
+    let Some(ended) = watched_until_q(dir.path()) else { return };
     assert!(ended.stdout.ends_with("\r\n") && ended.stdout.contains("\x1b[?1049l"), "{}", ended.stdout);
 }
