@@ -4,6 +4,7 @@
 
 use segdist::model::layers::Local;
 use segdist::model::{ModelConfig, Network, Pass};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
@@ -11,6 +12,14 @@ pub const CLASSES: i64 = 7;
 const BATCH: i64 = 2;
 const HEIGHT: i64 = 64;
 const WIDTH: i64 = 96;
+
+/// What the reference measured in some steps of training.
+#[derive(Deserialize)]
+pub struct Run {
+    pub losses: Vec<f64>,
+    /// Norms of running mean and variance of every batch norm layer.
+    pub statistics: Vec<[f64; 2]>,
+}
 
 /// A golden file.
 pub fn read<T: DeserializeOwned>(name: &str) -> T {

@@ -1,6 +1,6 @@
 //! Training is the reference's: losses and running statistics over several steps of its SGD.
 
-use crate::golden::{self, difference, forward_loss, norm};
+use crate::golden::{self, Run, difference, forward_loss, norm};
 use segdist::model::layers::Role;
 use segdist::model::{BnRunning, Network};
 use serde::Deserialize;
@@ -16,13 +16,6 @@ struct Golden {
     batch: Run,
     debiased: Run,
     fix_bn: Vec<f64>,
-}
-
-#[derive(Deserialize)]
-struct Run {
-    losses: Vec<f64>,
-    /// Norms of running mean and variance of every batch norm layer.
-    statistics: Vec<[f64; 2]>,
 }
 
 /// Losses of `steps` updates: momentum 0.9, weight decay 1e-4 on weights, learning rate falling to 0 by power 0.9.

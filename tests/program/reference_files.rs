@@ -2,7 +2,7 @@
 //! evaluated and converted.
 
 use crate::common::{Ended, events, losses, run, samples, segdist};
-use crate::golden::{self, difference, norm};
+use crate::golden::{self, Run, difference, norm};
 use segdist::model::Network;
 use segdist::model::weights::{Part, read, write_pth};
 use serde::Deserialize;
@@ -19,13 +19,6 @@ struct Golden {
     plain: Run,
     debiased: Run,
     fix_bn: Vec<f64>,
-}
-
-#[derive(Deserialize)]
-struct Run {
-    losses: Vec<f64>,
-    /// Norms of running mean and variance of every batch norm layer.
-    statistics: Vec<[f64; 2]>,
 }
 
 /// A folder with the golden samples and the golden network as the reference would have saved it.
