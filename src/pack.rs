@@ -13,6 +13,7 @@ use crate::bad_input;
 use crate::data::instances::{Background, Instances};
 use crate::data::layout::Layout;
 use crate::data::list::{self, List, Pair};
+use crate::data::source::DataError;
 use crate::durable;
 use crate::fault;
 use crate::shard::{Classes, INDEX_FILE, Index, Record, ShardInfo, shard_name, write_shard};
@@ -115,7 +116,7 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
     if out.join(INDEX_FILE).exists() && !options.force {
         bad_input!("{}: holds a packed set already; name another folder, or give --force to replace it", out.display());
     }
-    let (list, rules) = plan(options)?;
+    let (pairs, rules) = plan(options)?;
     let staging = out.join(".packing");
     fs::create_dir_all(&staging).with_context(|| format!("{}: cannot be made", staging.display()))?;
     let _lock = lock(&staging)?;
@@ -126,7 +127,7 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
         );
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build()?;
-    let finished = pool.install(|| pack(&list.pairs, &rules, options, &staging)).inspect_err(|_| {
+    let finished = pool.install(|| pack(&pairs, &rules, options, &staging)).inspect_err(|_| {
         // Leaves nothing of a run that finished no shard: folders with something in them stay.
         let _ = fs::remove_dir(&staging).and_then(|()| fs::remove_dir(out));
     })?;
@@ -144,46 +145,42 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
     }
     println!("{}", table::table(&values, &index, &rules));
     let bytes: u64 = index.shards.iter().map(|shard| shard.bytes).sum();
-    let (records, shards) = (list.pairs.len(), index.shards.len());
+    let (records, shards) = (pairs.len(), index.shards.len());
     println!("{}: {records} records in {shards} shards, {:.1} MiB", out.display(), bytes as f64 / f64::from(1 << 20));
     Ok(())
 }
 
 /// What to pack and what to check it against; all that can be refused without reading an image is refused here.
-fn plan(options: &PackOptions) -> anyhow::Result<(List, Rules)> {
+fn plan(options: &PackOptions) -> anyhow::Result<(Vec<Pair>, Rules)> {
     if options.nearest_color.is_some() && options.label_map.is_none() {
         bad_input!("--nearest-color needs the values that there are: give --label-map as well");
     }
-    if let Input::Coco { file, images, background } = &options.input {
-        if options.label_map.is_some() {
-            bad_input!("{}: has its own classes; leave --label-map out", file.display());
-        }
-        let instances = Instances::coco(file, *background).map_err(fault::classified)?;
-        let list = list::instances(file, &instances, images).map_err(fault::classified)?;
-        return Ok((once_each(list)?, Rules::drawn(instances, background)));
-    }
-    let mut layout = None;
-    let list = match &options.input {
-        Input::List { odgt, root } => list::odgt(odgt, root),
-        Input::Folders { images, labels, suffix } => list::folders(images, labels, suffix.as_deref()),
-        Input::Layout { layout: known, root, split } => {
-            layout = Some(*known);
-            known.list(root, split)
-        }
-        Input::Coco { .. } => unreachable!("taken care of above"),
+    let labelled = |list: Result<List, DataError>, layout| -> anyhow::Result<_> {
+        let pairs = once_each(list.map_err(fault::classified)?.pairs)?;
+        Ok((pairs, Rules::new(options, layout).map_err(fault::classified)?))
     };
-    let list = once_each(list.map_err(fault::classified)?)?;
-    let rules = Rules::new(options, layout).map_err(fault::classified)?;
-    Ok((list, rules))
+    match &options.input {
+        Input::List { odgt, root } => labelled(list::odgt(odgt, root), None),
+        Input::Folders { images, labels, suffix } => labelled(list::folders(images, labels, suffix.as_deref()), None),
+        Input::Layout { layout, root, split } => labelled(layout.list(root, split), Some(*layout)),
+        Input::Coco { file, images, background } => {
+            if options.label_map.is_some() {
+                bad_input!("{}: has its own classes; leave --label-map out", file.display());
+            }
+            let instances = Instances::coco(file, *background).map_err(fault::classified)?;
+            let pairs = list::instances(file, &instances, images).map_err(fault::classified)?;
+            Ok((once_each(pairs)?, Rules::drawn(instances, background)))
+        }
+    }
 }
 
 /// An error where an image is listed twice.
-fn once_each(list: List) -> anyhow::Result<List> {
+fn once_each(pairs: Vec<Pair>) -> anyhow::Result<Vec<Pair>> {
     let mut names = BTreeSet::new();
-    if let Some(twice) = list.pairs.iter().find(|pair| !names.insert(pair.name.as_str())) {
+    if let Some(twice) = pairs.iter().find(|pair| !names.insert(pair.name.as_str())) {
         bad_input!("{}: is listed twice; name each image once", twice.name);
     }
-    Ok(list)
+    Ok(pairs)
 }
 
 /// Makes every shard in `staging`, or takes the ones that an earlier run has finished.

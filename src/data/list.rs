@@ -153,7 +153,7 @@ pub fn folders(images: &Path, labels: &Path, suffix: Option<&str>) -> Result<Lis
 }
 
 /// The images of a file of outlines, which is the label of each, under `images`.
-pub fn instances(file: &Path, instances: &Instances, images: &Path) -> Result<List, DataError> {
+pub fn instances(file: &Path, instances: &Instances, images: &Path) -> Result<Vec<Pair>, DataError> {
     let pair = |image: &instances::Image| Pair {
         name: image.name.clone(),
         image: images.join(&image.name),
@@ -164,8 +164,7 @@ pub fn instances(file: &Path, instances: &Instances, images: &Path) -> Result<Li
     if pairs.is_empty() {
         return Err(DataError::Empty(file.into()));
     }
-    let id = blake3::hash(file.to_string_lossy().as_bytes()).to_hex().to_string();
-    Ok(List { pairs, id })
+    Ok(pairs)
 }
 
 /// Makes the list of (image, label, name), looking for every file and reading the size from every image's header.
