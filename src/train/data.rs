@@ -8,7 +8,6 @@ use crate::data::batch_source::Share;
 use crate::data::dataset::Dataset;
 use crate::data::loader::{Loader, Preparation, Samples};
 use crate::data::order::{Order, OrderSpec};
-use crate::data::source::DataError;
 use crate::data::stage;
 use crate::fault;
 use std::sync::Arc;
@@ -38,12 +37,13 @@ impl Data {
     }
 
     /// This rank's micro-batches from `step` on.
-    pub fn load(&self, job: &Job, place: &Place, step: u64, comm: &dyn Comm) -> Result<Loader, DataError> {
+    pub fn load(&self, job: &Job, place: &Place, step: u64, comm: &dyn Comm) -> anyhow::Result<Loader> {
         let train = job.recipe.train;
         let share = Share { rank: comm.rank(), ranks: comm.size() };
         let preparation =
             Preparation { dataset: job.recipe.dataset, padding_label: train.padding_label, seed: train.seed };
-        Loader::start(self.train.clone(), preparation, share, step, place.threads.min(train.workers.max(1)))
+        let threads = place.threads.min(train.workers.max(1));
+        Loader::start(self.train.clone(), preparation, share, step, threads).map_err(fault::classified)
     }
 }
 

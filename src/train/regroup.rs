@@ -77,7 +77,7 @@ impl Run<'_> {
         self.unfinished = unfinished[0] > 0 && self.last.is_some();
 
         let batches = self.data.load(self.job, &self.place, self.trainer.step, &*self.comm);
-        self.trainer.go_on_with(agree::agree(&*self.comm, batches.map_err(Into::into))?)?;
+        self.trainer.go_on_with(agree::agree(&*self.comm, batches)?)?;
         self.watchdog = super::watchdog(self.job, &self.comm, &self.journal)?;
         let taken_over = self.take_over();
         agree::agree(&*self.comm, taken_over)
