@@ -70,5 +70,6 @@ fn check(encoder: &str, decoder: &str) {
 
 #[test]
 fn residual_network_with_pyramid_pooling() {
+    let _threads = crate::one_thread();
     check("resnet18dilated", "ppm_deepsup");
 }

@@ -81,6 +81,7 @@ fn evaluate(
 
 #[test]
 fn label_maps_and_measures_are_the_references_at_one_size_and_at_two() {
+    let _threads = crate::own_threads();
     let golden: Golden = golden::read("eval.json");
     let network = golden::network("resnet18dilated", "c1");
     let val = ValConfig::default();
@@ -117,6 +118,7 @@ fn on_ranks(folder: &Path, val: &ValConfig, ranks: usize, threads: usize) -> Vec
 
 #[test]
 fn any_number_of_ranks_and_threads_counts_the_same_integers() {
+    let _threads = crate::own_threads();
     let folder = tempfile::tempdir().unwrap();
     let val = ValConfig { batch_size: 2, flip: true, boundary: true, loss: true, ..Default::default() };
     let alone = on_ranks(folder.path(), &val, 1, 1).remove(0);
@@ -132,6 +134,7 @@ fn any_number_of_ranks_and_threads_counts_the_same_integers() {
 
 #[test]
 fn a_window_as_large_as_the_image_changes_nothing_and_a_small_one_covers_every_pixel() {
+    let _threads = crate::own_threads();
     let folder = tempfile::tempdir().unwrap();
     let run = |window, stride| {
         on_ranks(folder.path(), &ValConfig { window, stride, ..Default::default() }, 1, 1).remove(0).confusion
@@ -144,6 +147,7 @@ fn a_window_as_large_as_the_image_changes_nothing_and_a_small_one_covers_every_p
 
 #[test]
 fn settings_that_cannot_be_evaluated_with_are_named() {
+    let _threads = crate::own_threads();
     let dataset = DatasetConfig::default();
     let problem = |dataset: &DatasetConfig, val: &ValConfig| check(dataset, val).unwrap_err().to_string();
     assert!(problem(&dataset, &ValConfig { window: 100, ..Default::default() }).contains("VAL.window is 100"));
@@ -156,6 +160,7 @@ fn settings_that_cannot_be_evaluated_with_are_named() {
 
 #[test]
 fn a_record_that_cannot_be_read_ends_every_rank_with_its_name() {
+    let _threads = crate::own_threads();
     let folder = tempfile::tempdir().unwrap();
     let (dataset, source) = source(folder.path(), &[(40, 32), (32, 40), (40, 40)], &[32]);
     std::fs::write(folder.path().join("1.png"), b"not a picture").unwrap();
@@ -170,6 +175,7 @@ fn a_record_that_cannot_be_read_ends_every_rank_with_its_name() {
 
 #[test]
 fn the_json_object_has_the_contracts_fields() {
+    let _threads = crate::own_threads();
     let folder = tempfile::tempdir().unwrap();
     let outcome = on_ranks(folder.path(), &ValConfig::default(), 1, 1).remove(0);
     let json = outcome.json("somewhere");

@@ -142,12 +142,14 @@ fn equal_on(ranks: &[usize], body: impl Fn(Arc<dyn Comm>) -> Outcome + Sync) -> 
 
 #[test]
 fn two_three_and_four_ranks_train_like_one_on_synthetic_batches() {
+    let _threads = crate::one_thread();
     let setting = setting("c1_deepsup");
     equal_on(&[1, 2, 3, 4], |comm| run(setting.trainer(&comm, setting.synthetic(&*comm), None)));
 }
 
 #[test]
 fn with_batch_statistics_the_first_step_of_two_ranks_is_that_of_one() {
+    let _threads = crate::one_thread();
     let mut setting = setting("c1");
     setting.train.fix_bn = false;
     let first = |ranks: usize| {
@@ -165,6 +167,7 @@ fn with_batch_statistics_the_first_step_of_two_ranks_is_that_of_one() {
 
 #[test]
 fn the_reference_s_mean_of_means_is_the_same_on_any_ranks() {
+    let _threads = crate::one_thread();
     let mut setting = setting("c1_deepsup");
     setting.train.loss_norm = LossNorm::PerRank;
     equal_on(&[1, 2, 4], |comm| run(setting.trainer(&comm, setting.synthetic(&*comm), None)));
@@ -198,6 +201,7 @@ impl Loss for Dice {
 
 #[test]
 fn a_loss_that_needs_all_sums_before_backward_is_the_same_on_any_ranks() {
+    let _threads = crate::one_thread();
     for decoder in ["c1", "c1_deepsup"] {
         let setting = setting(decoder);
         let train = |comm: Arc<dyn Comm>| {
@@ -229,6 +233,7 @@ impl Loss for Hard {
 
 #[test]
 fn a_loss_whose_divisor_depends_on_the_scores_is_the_same_on_any_ranks() {
+    let _threads = crate::one_thread();
     for decoder in ["c1", "c1_deepsup"] {
         let setting = setting(decoder);
         equal_on(&[1, 2, 4], |comm| {
@@ -239,6 +244,7 @@ fn a_loss_whose_divisor_depends_on_the_scores_is_the_same_on_any_ranks() {
 
 #[test]
 fn a_schedule_of_ones_own_sets_the_rates() {
+    let _threads = crate::one_thread();
     let setting = setting("c1");
     let outcome = equal_on(&[1, 2], |comm| {
         let trainer = setting.trainer(&comm, setting.synthetic(&*comm), None);
@@ -267,6 +273,7 @@ impl GradientBackend for Everyone {
 
 #[test]
 fn a_gradient_backend_of_ones_own_carries_the_gradients() {
+    let _threads = crate::one_thread();
     let setting = setting("c1");
     let usual = threads::run(2, |comm| run(setting.trainer(&comm, setting.synthetic(&*comm), None))).remove(0);
     let own = threads::run(2, |comm| run(setting.trainer(&comm, setting.synthetic(&*comm), Some(Arc::new(Everyone)))));
@@ -305,12 +312,14 @@ fn grey(comm: &dyn Comm, label: i64, fails: Option<usize>) -> Grey {
 
 #[test]
 fn a_source_of_ones_own_gives_the_batches() {
+    let _threads = crate::one_thread();
     let setting = setting("c1_deepsup");
     equal_on(&[1, 2, 3], |comm| run(setting.trainer(&comm, grey(&*comm, 1, None), None)));
 }
 
 #[test]
 fn a_rank_without_its_next_batch_ends_all_ranks_with_its_reason_after_the_update_before() {
+    let _threads = crate::one_thread();
     let setting = setting("c1");
     for fails in [0, 1] {
         let ended = threads::run(2, |comm| {
@@ -326,6 +335,7 @@ fn a_rank_without_its_next_batch_ends_all_ranks_with_its_reason_after_the_update
 
 #[test]
 fn a_request_to_stop_on_any_rank_is_told_to_all_with_the_update() {
+    let _threads = crate::one_thread();
     let setting = setting("c1");
     let told = threads::run(3, |comm| {
         let mut trainer = setting.trainer(&comm, setting.synthetic(&*comm), None);
@@ -336,6 +346,7 @@ fn a_request_to_stop_on_any_rank_is_told_to_all_with_the_update() {
 
 #[test]
 fn batches_without_a_labelled_pixel_have_no_loss_and_move_nothing() {
+    let _threads = crate::one_thread();
     let mut setting = setting("c1_deepsup");
     setting.train.weight_decay = 0.0;
     let losses: [fn() -> Box<dyn Loss>; 2] = [|| Box::new(CrossEntropy { norm: LossNorm::Global }), || Box::new(Hard)];

@@ -1,9 +1,9 @@
 //! Ends a job in which a rank is silent or makes no progress, and says which and where.
 //!
 //! A thread on every rank sends heartbeats over TCP, because MPI may be what hangs: all ranks to rank 0, rank 0 to
-//! rank 1, who hear nobody that does not prove to be of the job. The heartbeat says how far the rank's own work has come ([`Watchdog::progress`]), so that one who still
-//! lives but is stuck is found as well. Before the end every rank tells its last collectives, by its own clock: those
-//! who could tell it may be the ones that hang.
+//! rank 1, who hear nobody that does not prove to be of the job. The heartbeat says how far the rank's own work has come
+//! ([`Watchdog::progress`]), so that one who still lives but is stuck is found as well. Before the end every rank tells
+//! its last collectives, by its own clock: those who could tell it may be the ones that hang.
 
 mod beat;
 mod inbox;
@@ -24,6 +24,9 @@ use table::Table;
 
 /// The part of its limit after which a waiting rank tells its last collectives.
 const TELL: f64 = 0.75;
+/// Between looks while ranks find their watcher, and how long that may take.
+const MEETING: Duration = Duration::from_millis(5);
+const MEETING_MOST: Duration = Duration::from_secs(2);
 
 /// How long without progress until a rank is given up.
 #[derive(Clone, Copy, Debug)]
@@ -60,11 +63,14 @@ struct Progress {
     phase: &'static str,
     /// Calls of `progress`.
     ticks: u64,
+    /// A heartbeat has left for this rank's watcher.
+    heard: bool,
     stop: bool,
 }
 
 impl Watchdog {
-    /// Exchanges addresses over `comm` (collective), then watches until dropped.
+    /// Exchanges addresses over `comm` (collective), then watches until dropped. Returns when this rank's first
+    /// heartbeat has left, or after two seconds without a way to the watcher: whoever stops later is known by then.
     ///
     /// `journal` knows the collectives that count as progress, and that are told in the end. `abort` must end the job
     /// on all ranks at once; it is called with the exit code after the message is logged.
@@ -80,7 +86,7 @@ impl Watchdog {
         let listeners = listeners.transpose().map_err(|cause| failed(rank, cause))?;
         let peers = Peer::all_gather(comm, listeners.as_deref().unwrap_or_default())?;
         let shared = Arc::new(Shared {
-            state: Mutex::new(Progress { step: 0, phase: "start", ticks: 0, stop: false }),
+            state: Mutex::new(Progress { step: 0, phase: "start", ticks: 0, heard: false, stop: false }),
             wake: Condvar::new(),
         });
         // Rank 0 watches everyone, rank 1 watches rank 0 alone.
@@ -109,7 +115,15 @@ impl Watchdog {
             }
         };
         let thread = std::thread::Builder::new().name("segdist-watchdog".into()).spawn(work);
-        Ok(Watchdog { shared, thread: Some(thread.map_err(|cause| failed(rank, cause))?) })
+        let watchdog = Watchdog { shared, thread: Some(thread.map_err(|cause| failed(rank, cause))?) };
+        watchdog.meet();
+        Ok(watchdog)
+    }
+
+    fn meet(&self) {
+        let state = lock(&self.shared.state);
+        let met = self.shared.wake.wait_timeout_while(state, MEETING_MOST, |state| !state.heard);
+        drop(met.expect("nothing panics while it holds this lock"));
     }
 
     /// This rank's work goes on: it is in `phase` of `step`, the number of finished updates.
@@ -166,11 +180,17 @@ impl Watch {
     fn run(&mut self) -> Option<String> {
         let shortest = self.limits.start.min(self.limits.stall);
         let interval = (shortest / 10).clamp(Duration::from_millis(20), Duration::from_secs(1));
-        let mut before = Instant::now();
+        let start = Instant::now();
+        let mut before = start;
         loop {
-            let stop = self.sleep(interval);
+            let meets = start.elapsed() < MEETING_MOST && !(self.sender.is_up() && self.table.all_heard());
+            let stop = self.sleep(if meets { MEETING } else { interval });
             let own = self.own_beat(stop);
             self.sender.send(&own);
+            if self.sender.is_up() {
+                lock(&self.shared.state).heard = true;
+                self.shared.wake.notify_all();
+            }
             if stop {
                 return None;
             }

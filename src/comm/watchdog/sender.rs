@@ -35,6 +35,11 @@ impl Sender {
         Sender { rank, target, token: peers[0].token, link: Link::Down, attempts: 0, next: Instant::now() }
     }
 
+    /// Whether heartbeats arrive, as far as this side can tell, or have nowhere to go.
+    pub fn is_up(&self) -> bool {
+        self.target.is_none() || matches!(self.link, Link::Up(..))
+    }
+
     /// Sends, or goes one step further towards a connection; never waits for the other side's answer.
     pub fn send(&mut self, beat: &Beat) {
         self.link = match std::mem::replace(&mut self.link, Link::Down) {

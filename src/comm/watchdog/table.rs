@@ -67,6 +67,11 @@ impl Table {
         row.last = Some(beat.clone());
     }
 
+    /// Whether every rank has sent a heartbeat.
+    pub fn all_heard(&self) -> bool {
+        self.rows.iter().all(|row| row.last.is_some())
+    }
+
     /// A rank's connection has ended.
     pub fn lost(&mut self, rank: usize) {
         self.rows.iter_mut().filter(|row| row.rank == rank).for_each(|row| row.lost = true);
@@ -79,37 +84,51 @@ impl Table {
 
     /// The message with which to end the job, if it has come to that.
     ///
-    /// A rank that was never heard is not blamed: a firewall between the sockets must not end a job that MPI runs.
+    /// A rank that was never heard is not blamed while another goes on: a firewall between the sockets must not end a
+    /// job that MPI runs.
     pub fn verdict(&self, limits: &Limits) -> Option<String> {
-        let active = || self.rows.iter().filter(|row| !row.finished);
-        let known = || active().filter_map(|row| row.last.as_ref().map(|last| (row, last)));
-        let started = known().any(|(_, last)| last.step > 0);
+        let started = self.known().any(|(_, last)| last.step > 0);
         let limit = if started { limits.stall } else { limits.start };
         let patience = |row: &Row| if row.lost { GONE.min(limits.stall) } else { limits.stall };
-        let silent = known().filter(|(row, _)| row.silent >= patience(row)).max_by_key(|(row, _)| row.silent);
+        let silent = self.known().filter(|(row, _)| row.silent >= patience(row)).max_by_key(|(row, _)| row.silent);
+        if let Some((row, last)) = silent {
+            let time = row.silent.as_secs_f64();
+            return Some(self.blame(row, &format!("is silent for {time:.0} s, last seen in {}", place(last))));
+        }
         // Who waits in a collective is not to blame while another, such as one with more to evaluate, goes on.
-        let all_stuck = self.whole && known().all(|(row, _)| row.stuck >= limit);
-        let blamed = |row: &Row, last: &Beat| row.stuck >= limit && (all_stuck || !last.waits);
+        let all_stuck = self.whole && self.known().all(|(row, _)| row.stuck >= limit);
+        let all_wait = self.known().next().is_some() && self.known().all(|(_, last)| last.waits);
+        if all_stuck
+            && all_wait
+            && let Some(row) = self.rows.iter().find(|row| row.last.is_none())
+        {
+            return Some(self.blame(row, "was never heard"));
+        }
         // All wait for whoever is in no collective or, failing that, has come least far.
-        let stuck = || {
-            let blamed = known().filter(|(row, last)| blamed(row, last));
-            blamed.min_by_key(|(_, last)| (last.waits, last.step, last.ticks, last.collectives))
-        };
-        let (row, last, state, time) = match silent {
-            Some((row, last)) => (row, last, "is silent", row.silent),
-            None => stuck().map(|(row, last)| (row, last, "makes no progress", row.stuck))?,
-        };
-        let place = |beat: &Beat| format!("{} of step {}, collective {}", beat.phase, beat.step, beat.collectives);
-        let others: Vec<String> = known()
-            .filter(|(other, _)| other.rank != row.rank)
-            .take(SHOWN)
-            .map(|(other, last)| format!("rank {} in {}", other.rank, place(last)))
-            .collect();
-        let others = if others.is_empty() { String::new() } else { format!("; waiting for it: {}", others.join(", ")) };
-        let Row { rank, place: host, .. } = row;
-        let state = format!("{state} for {:.0} s", time.as_secs_f64());
-        Some(format!("rank {rank} ({host}) {state}, last seen in {}{others}", place(last)))
+        let blamed = self.known().filter(|(row, last)| row.stuck >= limit && (all_stuck || !last.waits));
+        let (row, last) = blamed.min_by_key(|(_, last)| (last.waits, last.step, last.ticks, last.collectives))?;
+        let time = row.stuck.as_secs_f64();
+        Some(self.blame(row, &format!("makes no progress for {time:.0} s, last seen in {}", place(last))))
     }
+
+    /// Those under way that have been heard.
+    fn known(&self) -> impl Iterator<Item = (&Row, &Beat)> {
+        let active = self.rows.iter().filter(|row| !row.finished);
+        active.filter_map(|row| row.last.as_ref().map(|last| (row, last)))
+    }
+
+    fn blame(&self, row: &Row, state: &str) -> String {
+        let others = self.known().filter(|(other, _)| other.rank != row.rank).take(SHOWN);
+        let others: Vec<String> =
+            others.map(|(other, last)| format!("rank {} in {}", other.rank, place(last))).collect();
+        let others = if others.is_empty() { String::new() } else { format!("; waiting for it: {}", others.join(", ")) };
+        format!("rank {} ({}) {state}{others}", row.rank, row.place)
+    }
+}
+
+/// Where a rank is in its work.
+fn place(beat: &Beat) -> String {
+    format!("{} of step {}, collective {}", beat.phase, beat.step, beat.collectives)
 }
 
 #[cfg(test)]
@@ -190,6 +209,23 @@ mod tests {
         pass(&mut table, 12, &[waiting(0), beat(1, 4, 49), waiting(2)]);
         let verdict = table.verdict(&LIMITS).unwrap();
         assert!(verdict.starts_with("rank 1 (host node1, pid 101) makes no progress"), "{verdict}");
+    }
+
+    #[test]
+    fn one_that_was_never_heard_is_named_when_all_others_wait() {
+        let mut table = table(3);
+        let waiting = |rank| Beat { waits: true, ..beat(rank, 4, 9) };
+        pass(&mut table, 8, &[waiting(0), waiting(2)]);
+        assert_eq!(table.verdict(&LIMITS), None);
+        pass(&mut table, 4, &[waiting(0), waiting(2)]);
+        let verdict = table.verdict(&LIMITS).unwrap();
+        assert!(
+            verdict.starts_with("rank 1 (host node1, pid 101) was never heard; waiting for it: rank 0"),
+            "{verdict}"
+        );
+        pass(&mut table, 1, &[waiting(0), beat(2, 4, 9)]);
+        let verdict = table.verdict(&LIMITS).unwrap();
+        assert!(verdict.starts_with("rank 2 (host node2, pid 102) makes no progress"), "{verdict}");
     }
 
     #[test]
