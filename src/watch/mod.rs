@@ -6,6 +6,7 @@
 
 pub mod follow;
 pub mod frame;
+pub mod process;
 pub mod status;
 
 use anyhow::Context;

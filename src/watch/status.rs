@@ -1,5 +1,6 @@
 //! What is known of a run: its curves, its last numbers, and when it may end.
 
+use super::process;
 use crate::comm;
 use crate::report::axis::number;
 use crate::report::event::{self, Event, Line};
@@ -12,6 +13,8 @@ use std::time::{Duration, SystemTime};
 
 /// The time of a step is the median of this many lines: an evaluation or a busy disk between does not move it.
 const RECENT: usize = 21;
+/// A run on another host that has written nothing for so many seconds, and twenty steps, may be dead.
+const SILENCE: f64 = 600.0;
 
 /// One run.
 pub struct Status {
@@ -122,10 +125,14 @@ impl Status {
 
     /// Seconds until the last update, without evaluations.
     pub fn seconds_left(&self) -> Option<f64> {
+        Some(self.total?.saturating_sub(self.step()) as f64 * self.step_s()?)
+    }
+
+    /// What a step takes lately, since the last start.
+    fn step_s(&self) -> Option<f64> {
         let mut recent: Vec<f64> = self.step_s.iter().rev().take(RECENT).copied().collect();
         recent.sort_by(f64::total_cmp);
-        let step_s = recent.get(recent.len() / 2)?;
-        Some(self.total?.saturating_sub(self.step()) as f64 * step_s)
+        recent.get(recent.len() / 2).copied()
     }
 
     /// One phrase on where the run stands.
@@ -136,22 +143,28 @@ impl Status {
         match self.written {
             None => format!("waiting for {}", self.dir.history().display()),
             Some(_) if self.finished => "finished".to_owned(),
-            Some(_) if self.is_dead() => {
-                let (pid, host) = self.start.as_ref().map_or((0, ""), |start| (start.pid, start.host.as_str()));
-                format!("dead: process {pid} on {host} is gone and the run is not finished; start again to continue")
-            }
-            Some(at) => {
-                // The writer's clock may be ahead of this node's.
-                let ago = SystemTime::now().duration_since(at).unwrap_or(Duration::ZERO);
-                format!("under way, last line {} ago", duration(ago.as_secs_f64()))
-            }
+            Some(at) => self.under_way_or_dead(at),
         }
     }
 
-    /// Whether the process that trained was on this host and is there no more. Of other hosts nothing is known.
-    fn is_dead(&self) -> bool {
-        let here = |start: &event::Start| start.host == comm::hostname() && start.pid > 0;
-        self.start.as_ref().is_some_and(|start| here(start) && !Path::new(&format!("/proc/{}", start.pid)).exists())
+    /// The process that trains is looked up where it is on this host. Of other hosts nothing is known but silence.
+    fn under_way_or_dead(&self, written: SystemTime) -> String {
+        // The writer's clock may be ahead of this node's.
+        let silence = SystemTime::now().duration_since(written).unwrap_or(Duration::ZERO).as_secs_f64();
+        let known = self.start.as_ref().filter(|start| start.pid > 0);
+        let who = known.map(|start| format!("process {} on {}", start.pid, start.host));
+        let here = known.filter(|start| start.host == comm::hostname());
+        if let (Some(start), Some(who)) = (here, &who)
+            && !process::is_writer(start.pid, written)
+        {
+            return format!("dead: {who} is gone and the run is not finished; start again to continue");
+        }
+        let ago = format!("last line {} ago", duration(silence));
+        let usual = SILENCE.max(20.0 * self.step_s().unwrap_or(0.0));
+        match who.filter(|_| here.is_none() && silence > usual) {
+            Some(who) => format!("silent, {ago}: if {who} is gone, start again to continue"),
+            None => format!("under way, {ago}"),
+        }
     }
 
     /// Step of how many, and when the last one will be made.

@@ -121,6 +121,13 @@ fn stopped_dead_and_under_way_are_told_apart() {
     history.log(41, Event::Train(means(0.1, 1.0))).unwrap();
     let text = frame(dir.path());
     assert!(text.contains("under way") && text.contains("ETA 59 s"), "steps of this start take 1 s:\n{text}");
+    let an_hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let age = || fs::File::open(dir.path().join("metrics.jsonl")).unwrap().set_modified(an_hour_ago).unwrap();
+    age();
+    assert!(frame(dir.path()).contains("dead: process"), "a process younger than the last line did not write it");
+    history.log(41, start(7, "another.host")).unwrap();
+    age();
+    assert!(frame(dir.path()).contains("silent, last line 1 h 00 min ago: if process 7 on another.host is gone"));
     history.log(41, Event::Stopped {}).unwrap();
     assert!(frame(dir.path()).contains("stopped on request at step 41; start again to continue"));
     history.log(41, start(std::process::id(), &host)).unwrap();
