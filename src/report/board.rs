@@ -6,6 +6,9 @@ use crate::run_dir::RunDir;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// A larger picture does not go into the event file.
+const MOST_BYTES: u64 = 4 << 20;
+
 /// Rank 0's event file. Where it cannot be written, a warning says so once and training goes on.
 pub struct Board {
     folder: PathBuf,
@@ -31,7 +34,7 @@ impl Board {
 
     /// Adds the overlays that an evaluation left in `folder`.
     pub fn overlays(&mut self, step: u64, folder: &Path) {
-        for (name, png) in run::pictures(folder) {
+        for (name, png) in run::pictures(folder, MOST_BYTES) {
             // A PNG's width and height stand at 16 and 20, after its signature and its first chunk's head.
             let number = |at: usize| png.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes);
             if let (Some(width), Some(height)) = (number(16), number(20)) {

@@ -30,11 +30,11 @@ pub struct StepLine {
 }
 
 impl fmt::Display for StepLine {
-    /// The reference's display line (train.py), epochs from 1, iterations from 0.
+    /// The reference's display line (train.py); iterations are those that are done, where the reference counts from 0.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let done = self.step.saturating_sub(1);
         let length = self.epoch_iters.max(1);
-        write!(f, "Epoch: [{}][{}/{}], ", done / length + 1, done % length, self.epoch_iters)?;
+        write!(f, "Epoch: [{}][{}/{}], ", done / length + 1, done % length + 1, self.epoch_iters)?;
         write!(f, "Time: {:.2}, Data: {:.2}, ", self.step_s, self.data_s)?;
         write!(f, "lr_encoder: {:.6}, lr_decoder: {:.6}, ", self.lr_encoder, self.lr_decoder)?;
         write!(f, "Accuracy: {:4.2}, Loss: {:.6}", 100.0 * self.accuracy, self.loss)
@@ -127,7 +127,7 @@ mod tests {
             loss: 3.201234,
             images_per_s: 31.0,
         };
-        let expected = "Epoch: [2][20/5000], Time: 0.52, Data: 0.01, lr_encoder: 0.019964, lr_decoder: 0.020000, \
+        let expected = "Epoch: [2][21/5000], Time: 0.52, Data: 0.01, lr_encoder: 0.019964, lr_decoder: 0.020000, \
                         Accuracy: 32.10, Loss: 3.201234";
         assert_eq!(line.to_string(), expected);
     }

@@ -1,6 +1,7 @@
-//! `curve.png`: a run's loss, accuracy and mean IoU over its steps, read back from metrics.jsonl.
+//! `curve.png`: a run's loss (axis on the left), accuracy and mean IoU (on the right) over its steps, read back from
+//! metrics.jsonl.
 
-use super::curve::{Series, chart};
+use super::curve::{Series, Side, chart};
 use super::event::{Line, points};
 use crate::durable;
 use crate::run_dir::RunDir;
@@ -18,12 +19,12 @@ pub fn draw(dir: &RunDir) -> anyhow::Result<()> {
         return Ok(());
     }
     let series = [
-        Series { name: "loss", points: &loss },
-        Series { name: "pixel accuracy", points: &accuracy },
-        Series { name: "mean IoU", points: &iou },
+        Series { name: "loss", points: &loss, side: Side::Left },
+        Series { name: "pixel accuracy", points: &accuracy, side: Side::Right },
+        Series { name: "mean IoU", points: &iou, side: Side::Right },
     ];
     let title = dir.path().file_name().unwrap_or_default().to_string_lossy();
-    let picture = chart(&title, "step", &series).png()?;
+    let picture = chart(&title, ["loss", "step", "scores"], &series).png()?;
     let path = dir.curve();
     durable::write(&path, &picture).with_context(|| format!("{}: cannot be written", path.display()))
 }

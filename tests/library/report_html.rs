@@ -60,6 +60,24 @@ fn a_report_is_one_file_with_all_charts_classes_pictures_and_the_configuration()
 }
 
 #[test]
+fn photographs_become_small_enough_for_a_phone() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = run_folder(root.path(), "run");
+    // Six pictures of three panels, with the noise of a camera.
+    let (width, height) = (1920u32, 480u32);
+    let noise = |at: u32| {
+        ((at / 3 % width / 8 + at / 3 / width / 8) % 200) as u8 + (at.wrapping_mul(2_654_435_761) >> 28) as u8
+    };
+    let pixels: Vec<u8> = (0..3 * width * height).map(noise).collect();
+    let png = picture::rgb(width, height, &pixels).unwrap();
+    (0..6).for_each(|at| fs::write(dir.join(format!("overlays/0000{at}-street.png")), &png).unwrap());
+    let (page, text) = report(&[dir], root.path());
+    assert_eq!(text.matches("src=\"data:image/jpeg;base64,/9j/").count(), 6);
+    let bytes = fs::metadata(page).unwrap().len();
+    assert!(bytes < 3_000_000 && 6 * png.len() > 3_000_000, "{bytes} bytes of {} each", png.len());
+}
+
+#[test]
 fn runs_are_compared_by_the_keys_on_which_they_differ_and_absent_classes_are_absent() {
     let root = tempfile::tempdir().unwrap();
     let dirs = ["first", "second"].map(|name| run_folder(root.path(), name));

@@ -5,6 +5,7 @@ pub mod run;
 
 use crate::durable;
 use crate::report::event::{Event, points};
+use crate::report::picture::PagePicture;
 use anyhow::Context;
 use chart::Line;
 use run::Run;
@@ -127,29 +128,29 @@ fn classes(runs: &[Run]) -> String {
 /// The confusion matrix and some overlays.
 fn pictures(run: &Run) -> String {
     let mut html = String::new();
-    if let Some(png) = &run.confusion {
+    if let Some(picture) = &run.confusion {
         let _ = write!(
             html,
             "<h2>{}: confusion</h2>{}",
             escape(&run.name),
-            figure("rows: truth, columns: prediction; a click shows a picture at its own size", png)
+            figure("rows: truth, columns: prediction; a click shows a picture at its own size", picture)
         );
     }
     if !run.pictures.is_empty() {
         let _ = writeln!(html, "<h2>{}: image, truth, prediction</h2><div class=\"pictures\">", escape(&run.name));
-        run.pictures.iter().for_each(|(name, png)| html += &figure(name, png));
+        run.pictures.iter().for_each(|(name, picture)| html += &figure(name, picture));
         html += "</div>\n";
     }
     html
 }
 
 /// A picture as wide as there is room; a click, a tap or the space bar shows it at its own size, to be scrolled.
-fn figure(caption: &str, png: &[u8]) -> String {
+fn figure(caption: &str, picture: &PagePicture) -> String {
     let caption = escape(caption);
-    let data = base64(png);
+    let (mime, data) = (picture.mime, base64(&picture.bytes));
     format!(
         "<figure><figcaption>{caption}</figcaption><label class=\"zoom\"><input type=\"checkbox\" \
-        aria-label=\"{caption} at its own size\"><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"></label>\
+        aria-label=\"{caption} at its own size\"><img alt=\"{caption}\" src=\"data:{mime};base64,{data}\"></label>\
         </figure>\n"
     )
 }

@@ -2,6 +2,7 @@
 
 use crate::fault::{self, Kind};
 use crate::report::event::Line;
+use crate::report::picture::PagePicture;
 use crate::run_dir::RunDir;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// How many pictures a report holds of each run.
 const PICTURES: usize = 6;
-/// A larger picture is left out: the report should open on a phone.
-const MOST_BYTES: u64 = 4 << 20;
+/// A larger picture is left out.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// One run.
 pub struct Run {
@@ -22,10 +23,10 @@ pub struct Run {
     pub events: Vec<Line>,
     /// The last evaluation; null where there was none.
     pub evaluation: Value,
-    /// Its confusion matrix, PNG.
-    pub confusion: Option<Vec<u8>>,
-    /// Name and PNG of some overlays.
-    pub pictures: Vec<(String, Vec<u8>)>,
+    /// Its confusion matrix.
+    pub confusion: Option<PagePicture>,
+    /// Some overlays by name, small enough for a page that opens on a phone.
+    pub pictures: Vec<(String, PagePicture)>,
     /// Resolved configuration, YAML.
     pub config: String,
     /// Its values by dotted key.
@@ -56,8 +57,11 @@ impl Run {
             name: name.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             events,
             evaluation: serde_json::from_str(&text(files.evaluation())).unwrap_or_default(),
-            confusion: fs::read(files.confusion_picture()).ok(),
-            pictures: pictures(&files.overlays()),
+            confusion: fs::read(files.confusion_picture()).ok().map(PagePicture::png),
+            pictures: pictures(&files.overlays(), MOST_BYTES)
+                .into_iter()
+                .map(|(name, png)| (name, PagePicture::small(png)))
+                .collect(),
             config,
             about: text(files.about()),
         })
@@ -81,12 +85,12 @@ fn keys(config: &str) -> BTreeMap<String, String> {
     keys
 }
 
-/// The first pictures of a folder, by name: (stem, PNG).
-pub fn pictures(folder: &Path) -> Vec<(String, Vec<u8>)> {
+/// The first pictures of a folder, by name, of at most so many bytes each: (stem, PNG).
+pub fn pictures(folder: &Path, most_bytes: u64) -> Vec<(String, Vec<u8>)> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| {
-        let small = || path.metadata().is_ok_and(|about| about.is_file() && about.len() <= MOST_BYTES);
+        let small = || path.metadata().is_ok_and(|about| about.is_file() && about.len() <= most_bytes);
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         !hidden && path.extension().is_some_and(|end| end == "png") && small()
     });
