@@ -98,3 +98,17 @@ impl RunDir {
         Err(io::Error::other("no number is left for a folder previous-…"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::RunDir;
+
+    #[test]
+    fn the_readme_lists_all_that_a_run_writes() {
+        let readme = include_str!("../README.md");
+        for name in RunDir::WRITTEN {
+            let listed = if name.starts_with("evaluation.") { "evaluation.*" } else { name };
+            assert!(readme.lines().any(|line| line.starts_with(&format!("    {listed}"))), "{name}");
+        }
+    }
+}

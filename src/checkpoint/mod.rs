@@ -2,15 +2,32 @@
 //!
 //! A checkpoint is a folder `DIR/checkpoints/step-00005000` of three files: `model.safetensors` (parameters and
 //! buffers), `optimizer.safetensors`, and `state.json`, which holds all else that the future depends on and the hashes
-//! of the other two. The step is the number of finished updates.
+//! of the others. The step is the number of finished updates. Where batch norm statistics were taken anew for an
+//! evaluation (MODEL.bn_recalibrate), a fourth, `statistics.safetensors`, has them under the names of the running ones,
+//! which training goes on with: whoever evaluates puts them in their place.
 //!
 //! - **A name that exists is complete.** A checkpoint is written under a name that starts with a dot, synced, and
 //!   renamed; what is removed is first renamed to such a name. A crash leaves at most a dotted folder, which nobody reads.
-//! - **Nothing is believed unchecked.** Every byte of the three files is under a hash, state.json's own included.
+//! - **Nothing is believed unchecked.** Every byte of the files is under a hash, state.json's own included.
 //! - **A failed write costs nothing but itself.** The checkpoint before it stays, and training decides what to do.
 //!
 //! [`Saver`] writes, [`newest`], [`best`] and [`load`] read, [`Lock`] keeps a second job away, [`disagreements`] says
 //! whether a configuration continues a run.
+//!
+//! # What may change where a run goes on
+//!
+//! | keys | rule |
+//! |---|---|
+//! | VAL, TEST, DIST, CHECKPOINT, DIR | free, as is the number of ranks: where, how fast and how observably a run goes |
+//! | TRAIN.workers, TRAIN.disp_iter, TRAIN.max_minutes | free |
+//! | TRAIN.on_nonfinite, TRAIN.max_skips, TRAIN.loss_scale | free |
+//! | DATASET.root_dataset, DATASET.list_train, DATASET.list_val, DATASET.label_map | free: places; data are compared by content |
+//! | DATASET.io, DATASET.stage, DATASET.stage_keep | free |
+//! | MODEL.weights_encoder, MODEL.weights_decoder, MODEL.pretrained_dir, MODEL.init | free: of use at the first start alone |
+//! | MODEL.bn_recalibrate | free: of use in evaluations alone |
+//! | TRAIN.global_batch | kept where it is 0, else the same |
+//! | TRAIN.num_epoch, TRAIN.epoch_iters, TRAIN.epochs_of_data | extended by `--extend`, else the same |
+//! | all others | the same; `--init-from` begins a new run, with other values, from the weights |
 
 mod disk;
 mod load;
@@ -25,10 +42,11 @@ pub use load::{Found, Loaded, best, check, exists, load, newest};
 pub use lock::{Lock, LockError};
 pub use prune::{keep, set_aside_after};
 pub use resume::{Disagreement, Rules, configuration, disagreements};
-pub use save::{Copying, SaveReport, Saver};
+pub use save::{Copying, SaveReport, Saver, Tensors};
 pub use state::{FileSeal, Score, State};
 
 use crate::fault::{Failure, Kind, require};
+use crate::model::weights::STATISTICS_FILE;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io;

@@ -14,6 +14,8 @@ pub struct Rules {
     pub free: BTreeSet<String>,
     /// Keys that a run keeps where the new configuration leaves them open (0).
     pub kept: BTreeSet<String>,
+    /// Keys that say how long a run is: they may grow where it is asked for.
+    pub extended: BTreeSet<String>,
     /// The default of every key: what a key was to a version that did not know it.
     pub defaults: Value,
 }
@@ -118,6 +120,7 @@ mod tests {
         let rules = Rules {
             free: set(&["DIR", "VAL", "TRAIN.workers"]),
             kept: set(&["TRAIN.global_batch"]),
+            extended: set(&["TRAIN.num_epoch"]),
             defaults: yaml("{TRAIN: {seed: 304, workers: 16, global_batch: 0, warmup: 0.0}}"),
         };
         disagreements(&yaml(saved), &yaml(now), &rules).iter().map(ToString::to_string).collect()

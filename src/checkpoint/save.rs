@@ -3,8 +3,9 @@
 //! Between two updates nothing changes the tensors, so the copy runs beside the next step's forward and backward
 //! passes, and training stands still only where it reaches the update before the copy is done: see [`Copying`].
 
+use super::state::FileSeal;
 use super::tensors::Snapshot;
-use super::{CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, State};
+use super::{CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, STATISTICS_FILE, State};
 use super::{disk, prune, step_name};
 use crate::run_dir::RunDir;
 use serde::Serialize;
@@ -50,11 +51,23 @@ struct Flight {
     stopped: Arc<Stopped>,
 }
 
-/// Model and optimizer, copied.
+/// Model, optimizer and statistics, copied.
 #[derive(Default)]
 struct Buffers {
     model: Snapshot,
     optimizer: Snapshot,
+    statistics: Snapshot,
+}
+
+/// The tensors of a checkpoint, by name.
+#[derive(Clone, Copy)]
+pub struct Tensors<'a> {
+    /// Parameters and buffers.
+    pub model: &'a [(String, Tensor)],
+    /// The optimizer's state.
+    pub optimizer: &'a [(String, Tensor)],
+    /// Batch norm statistics that were taken anew; empty: none were.
+    pub statistics: &'a [(String, Tensor)],
 }
 
 /// While it lives, the tensors being saved must not change. To drop it waits until they are copied.
@@ -109,7 +122,7 @@ impl Saver {
     ///
     /// The tensors must not change before what it returns is dropped. `state` needs no seals of the files. What comes
     /// of it, [`Saver::poll`] and [`Saver::finish`] say.
-    pub fn save(&mut self, state: State, model: &[(String, Tensor)], optimizer: &[(String, Tensor)]) -> Copying {
+    pub fn save(&mut self, state: State, tensors: Tensors) -> Copying {
         let due = Instant::now();
         self.land();
         let waited = due.elapsed();
@@ -119,7 +132,7 @@ impl Saver {
             checkpoints: self.checkpoints.clone(),
             config: self.config.clone(),
             state,
-            tensors: [model, optimizer].map(share),
+            tensors: [tensors.model, tensors.optimizer, tensors.statistics].map(share),
             done,
         };
         let buffers = std::mem::take(&mut self.buffers);
@@ -162,8 +175,8 @@ struct Work {
     checkpoints: PathBuf,
     config: CheckpointConfig,
     state: State,
-    /// Model and optimizer.
-    tensors: [Vec<(String, Tensor)>; 2],
+    /// Model, optimizer and statistics.
+    tensors: [Vec<(String, Tensor)>; 3],
     /// Told when the tensors are copied.
     done: mpsc::Sender<()>,
 }
@@ -171,9 +184,15 @@ struct Work {
 impl Work {
     fn run(mut self, mut buffers: Buffers, waited_s: f64) -> (Buffers, SaveReport) {
         let start = Instant::now();
-        let [model, optimizer] = std::mem::take(&mut self.tensors);
-        let copied = buffers.model.take(&model).and_then(|()| buffers.optimizer.take(&optimizer));
-        drop((model, optimizer));
+        let [model, optimizer, statistics] = std::mem::take(&mut self.tensors);
+        // A seal says that there is such a file.
+        self.state.statistics = (!statistics.is_empty()).then(FileSeal::default);
+        let copied = buffers
+            .model
+            .take(&model)
+            .and_then(|()| buffers.optimizer.take(&optimizer))
+            .and_then(|()| buffers.statistics.take(&statistics));
+        drop((model, optimizer, statistics));
         // Nobody listens any more where training has failed meanwhile.
         let _ = self.done.send(());
         let temporary = self.checkpoints.join(format!(".new-{}", step_name(self.state.step)));
@@ -213,6 +232,9 @@ fn write_files(
     disk::create_dir(temporary)?;
     state.model = disk::write(&temporary.join(MODEL_FILE), &buffers.model.parts())?;
     state.optimizer = disk::write(&temporary.join(OPTIMIZER_FILE), &buffers.optimizer.parts())?;
+    if let Some(seal) = &mut state.statistics {
+        *seal = disk::write(&temporary.join(STATISTICS_FILE), &buffers.statistics.parts())?;
+    }
     let path = temporary.join(STATE_FILE);
     let text = state.seal().map_err(|error| CheckpointError::Io { path: path.clone(), cause: error.into() })?;
     let sealed = disk::write(&path, &[&text])?;
@@ -220,5 +242,6 @@ fn write_files(
     disk::publish(temporary, &checkpoints.join(step_name(state.step)))?;
     disk::sync_dir(checkpoints)?;
     disk::remove_dotted(temporary)?;
-    Ok(state.model.bytes + state.optimizer.bytes + sealed.bytes)
+    let statistics = state.statistics.as_ref().map_or(0, |seal| seal.bytes);
+    Ok(state.model.bytes + state.optimizer.bytes + statistics + sealed.bytes)
 }

@@ -48,6 +48,9 @@ pub struct State {
     /// What optimizer.safetensors must be; filled in when it is written.
     #[serde(default)]
     pub optimizer: FileSeal,
+    /// What statistics.safetensors must be, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<FileSeal>,
 }
 
 /// The result of one evaluation.
@@ -88,6 +91,7 @@ impl Default for State {
             palette: Vec::new(),
             model: FileSeal::default(),
             optimizer: FileSeal::default(),
+            statistics: None,
         }
     }
 }

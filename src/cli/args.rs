@@ -117,6 +117,12 @@ pub struct TrainArgs {
     /// auto: continue from DIR's newest checkpoint; none: move an old run aside; PATH: start from that checkpoint.
     #[arg(long, default_value = "auto", value_name = "auto|none|PATH")]
     pub resume: String,
+    /// Continue with a longer schedule (a larger TRAIN.num_epoch, epoch_iters or epochs_of_data), the run finished or not.
+    #[arg(long, conflicts_with = "init_from")]
+    pub extend: bool,
+    /// Begin a new run from weights: of a run's DIR, a checkpoint, or a file. Where the new DIR holds a run, it continues.
+    #[arg(long, value_name = "DIR|CHECKPOINT|FILE")]
+    pub init_from: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -1,12 +1,13 @@
 //! One function a verb: sections of the configuration out, exit code back.
 
 use super::args::{self, Bench, ConfigArgs, ConvertArgs, EvalArgs, InitArgs, PackArgs, PredictArgs, TrainArgs, Verb};
+use crate::checkpoint;
 use crate::comm::{Comm, agree};
 use crate::config::{self, Config};
 use crate::convert::{self, Target};
 use crate::data::instances::Background;
 use crate::data::layout::Layout;
-use crate::eval::{self, EvalJob};
+use crate::eval::{self, EvalJob, weights_choice};
 use crate::fault;
 use crate::model::summary::summarise;
 use crate::pack::{self, Input, PackOptions};
@@ -16,6 +17,7 @@ use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Recipe, Resume};
 use crate::{bad_input, bench, demo_data, doctor, init, plan, verify, watch};
 use anyhow::Context;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Exit code of a run that stopped on request after a checkpoint.
@@ -75,8 +77,21 @@ pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Co
 
 /// Loads and validates on rank 0, so that one file is enough and one message is printed.
 fn load(config: &ConfigArgs, comm: &dyn Comm) -> anyhow::Result<Config> {
-    let text = agree::from_root(comm, || Ok(load_here(config)?.dump().into_bytes()))?;
-    Ok(Config::parse(&String::from_utf8(text)?)?)
+    load_and(config, comm, |_| Ok(()))
+}
+
+/// The same, completed on rank 0.
+fn load_and(
+    config: &ConfigArgs,
+    comm: &dyn Comm,
+    complete: impl FnOnce(&mut Config) -> anyhow::Result<()>,
+) -> anyhow::Result<Config> {
+    let make = || {
+        let mut config = load_here(config)?;
+        complete(&mut config)?;
+        Ok(config.dump().into_bytes())
+    };
+    Ok(Config::parse(&String::from_utf8(agree::from_root(comm, make)?)?)?)
 }
 
 fn load_here(config: &ConfigArgs) -> anyhow::Result<Config> {
@@ -86,12 +101,18 @@ fn load_here(config: &ConfigArgs) -> anyhow::Result<Config> {
 }
 
 fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
-    let config = load(&args.config, &**comm)?;
     let resume = match args.resume.as_str() {
         "auto" => Resume::Auto,
         "none" => Resume::None,
         path => Resume::From(path.into()),
     };
+    if args.extend && resume == Resume::None {
+        bad_input!("--extend continues a run, and --resume none starts anew: give one of them");
+    }
+    let config = load_and(&args.config, &**comm, |config| match &args.init_from {
+        Some(path) => init_from(path, config, &resume),
+        None => Ok(()),
+    })?;
     let job = Job {
         recipe: recipe(&config),
         val: &config.VAL,
@@ -100,6 +121,7 @@ fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) 
         config: config.dump(),
         rules: Config::resume_rules(),
         resume,
+        extend: args.extend,
         stop,
         quiet,
     };
@@ -107,6 +129,27 @@ fn train(args: TrainArgs, quiet: bool, stop: StopRequest, comm: &Arc<dyn Comm>) 
         Ended::Finished => 0,
         Ended::Stopped => STOPPED,
     })
+}
+
+/// Names the weights at `path` as the first ones of both parts, where a new run begins.
+fn init_from(path: &Path, config: &mut Config, resume: &Resume) -> anyhow::Result<()> {
+    let (dir, shown) = (&config.DIR, path.display());
+    if let Resume::From(checkpoint) = resume {
+        bad_input!("--resume {} continues a run, --init-from {shown} begins one: give one", checkpoint.display());
+    }
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+    if real(path).starts_with(real(dir)) {
+        bad_input!("--init-from {shown} begins a new run, and DIR {} is the old one: give another DIR", dir.display());
+    }
+    let weights = if *resume == Resume::Auto && checkpoint::exists(dir) {
+        log::info!("{} holds a run, which continues; --init-from {shown} was for its beginning", dir.display());
+        path.into()
+    } else {
+        weights_choice::locate(path)?
+    };
+    let weights = weights.to_string_lossy();
+    (config.MODEL.weights_encoder, config.MODEL.weights_decoder) = (weights.to_string(), weights.into_owned());
+    Ok(())
 }
 
 /// The sections that an update depends on.

@@ -60,6 +60,7 @@ pub fn resume_rules() -> Rules {
         match key.says("resume").as_str() {
             Some("free") => _ = rules.free.insert(key.name),
             Some("kept") => _ = rules.kept.insert(key.name),
+            Some("extended") => _ = rules.extended.insert(key.name),
             _ => {}
         }
     }
@@ -103,6 +104,7 @@ fn choices_of(key: &Key) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_key_has_a_meaning() {
@@ -124,7 +126,22 @@ mod tests {
             assert!(!rules.free.contains(key), "{key}");
         }
         assert_eq!(rules.kept.into_iter().collect::<Vec<_>>(), ["TRAIN.global_batch"]);
+        assert_eq!(rules.extended.len(), 3);
         assert_eq!(rules.defaults["TRAIN"]["seed"].as_u64(), Some(304));
+    }
+
+    #[test]
+    fn the_table_of_what_may_change_on_resume_names_every_key_and_its_rule() {
+        let source = include_str!("../checkpoint/mod.rs");
+        let cells = source.lines().filter_map(|line| line.strip_prefix("//! | ")?.split_once(" | "));
+        let listed = |rule: &str| -> BTreeSet<String> {
+            let rows = cells.clone().filter(|(_, says)| says.starts_with(rule));
+            rows.flat_map(|(keys, _)| keys.split(", ").map(str::to_owned)).collect()
+        };
+        let rules = resume_rules();
+        assert_eq!(listed("free"), rules.free);
+        assert_eq!(listed("kept"), rules.kept);
+        assert_eq!(listed("extended"), rules.extended);
     }
 
     #[test]

@@ -152,6 +152,12 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         if let Some(path) = job.csv {
             outcome.write_csv(path)?;
         }
+        let run = RunDir::new(job.dir);
+        if origin.is_of(&run)
+            && let Err(cause) = outcome.keep(&run, &origin.to_string())
+        {
+            log::warn!("the evaluation is not kept with the run: {cause:#}");
+        }
         if job.json {
             println!("{}", outcome.json(&origin.to_string()));
         } else {

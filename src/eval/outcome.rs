@@ -4,6 +4,7 @@ use crate::durable;
 use crate::metrics::{Confusion, Iou};
 use crate::report::palette::Classes;
 use crate::report::{canvas::Canvas, matrix, table};
+use crate::run_dir::RunDir;
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -117,6 +118,15 @@ impl Outcome {
         write(path, self.csv().as_bytes())?;
         write(&path.with_extension("confusion.csv"), self.confusion_csv().as_bytes())?;
         write(&path.with_extension("confusion.png"), &self.picture().png()?)
+    }
+
+    /// Writes what a run's folder keeps of its last evaluation: the object of [`Outcome::json`], the table per class, the
+    /// confusion matrix and its picture.
+    pub fn keep(&self, dir: &RunDir, weights: &str) -> anyhow::Result<()> {
+        self.write_csv(&dir.evaluation_table())?;
+        let path = dir.evaluation();
+        durable::write(&path, format!("{:#}\n", self.json(weights)).as_bytes())
+            .with_context(|| format!("{}: cannot be written", path.display()))
     }
 
     fn csv(&self) -> String {

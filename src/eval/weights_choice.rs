@@ -3,12 +3,14 @@
 //! `--checkpoint`; the newest checkpoint in DIR; the reference's pair of files in DIR; MODEL.weights_encoder and
 //! _decoder. Rank 0 alone looks and reads, and sends what it read to the others, so all ranks have the same.
 
+use crate::bad_input;
+use crate::checkpoint::{self, State};
 use crate::comm::{Comm, agree};
 use crate::fault::{self, BadInput};
 use crate::model::weights::{self, Part};
 use crate::model::{ModelConfig, Network};
+use crate::run_dir::RunDir;
 use crate::sync::replicas;
-use crate::{bad_input, checkpoint};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,12 +30,19 @@ pub struct Choice<'a> {
 pub struct Origin {
     /// In words.
     pub text: String,
-    /// Finished updates, where a checkpoint says it.
-    pub step: Option<u64>,
+    /// The checkpoint, if it is one.
+    pub checkpoint: Option<PathBuf>,
     /// Class names; empty where unknown.
     pub names: Vec<String>,
     /// Class colours; empty where unknown.
     pub palette: Vec<[u8; 3]>,
+}
+
+impl Origin {
+    /// Whether these are the weights of a checkpoint in this run's folder.
+    pub fn is_of(&self, run: &RunDir) -> bool {
+        self.checkpoint.as_ref().is_some_and(|path| path.parent() == Some(&run.checkpoints()))
+    }
 }
 
 impl fmt::Display for Origin {
@@ -115,20 +124,27 @@ fn named(model: &ModelConfig) -> Option<Weights> {
     both.then(|| Weights::Pair { encoder: encoder.into(), decoder: decoder.into() })
 }
 
-/// What a path means: a checkpoint's folder, a run's folder, a file, or Hugging Face's folder.
+/// Where the weights are that a path means: a checkpoint's folder, a run's (its newest checkpoint), a file, or Hugging
+/// Face's folder.
+pub fn locate(path: &Path) -> anyhow::Result<PathBuf> {
+    if path.is_file() || weights::is_folder(path) {
+        return Ok(path.into());
+    }
+    match newest(path)? {
+        Some(checkpoint) => Ok(checkpoint),
+        None => bad_input!("{}: neither a checkpoint, nor a run with one, nor a file of weights", path.display()),
+    }
+}
+
 fn at(path: &Path) -> anyhow::Result<Weights> {
-    if path.join("state.json").is_file() {
-        Ok(Weights::Checkpoint(path.into()))
-    } else if path.is_file() || weights::is_folder(path) {
-        Ok(Weights::File(path.into()))
-    } else if let Some(checkpoint) = newest(path)? {
-        Ok(Weights::Checkpoint(checkpoint))
-    } else {
+    if !path.exists() {
         bad_input!(
             "--checkpoint {}: neither latest, best nor weights, nor a checkpoint, nor a file of weights",
             path.display()
-        )
+        );
     }
+    let path = locate(path)?;
+    Ok(if path.join("state.json").is_file() { Weights::Checkpoint(path) } else { Weights::File(path) })
 }
 
 fn fill(weights: &Weights, model: &ModelConfig, network: &Network) -> anyhow::Result<Origin> {
@@ -136,10 +152,15 @@ fn fill(weights: &Weights, model: &ModelConfig, network: &Network) -> anyhow::Re
     match weights {
         Weights::Checkpoint(path) => {
             let loaded = checkpoint::load(path).map_err(fault::classified)?;
-            both_parts(network, &loaded.model, path, skip)?;
-            let state = loaded.state;
+            let (mut tensors, state) = (loaded.model, loaded.state);
+            if loaded.statistics.is_empty() {
+                warn_of_lag(path, &state, network);
+            }
+            weights::put_in_place(&mut tensors, loaded.statistics)?;
+            both_parts(network, &tensors, path, skip)?;
             let text = format!("checkpoint {}, step {}", path.display(), state.step);
-            Ok(Origin { text, step: Some(state.step), names: state.class_names, palette: state.palette })
+            let checkpoint = Some(path.clone());
+            Ok(Origin { text, checkpoint, names: state.class_names, palette: state.palette })
         }
         Weights::File(path) => {
             both_parts(network, &weights::read(path).map_err(fault::classified)?, path, skip)?;
@@ -153,6 +174,34 @@ fn fill(weights: &Weights, model: &ModelConfig, network: &Network) -> anyhow::Re
             }
             Ok(Origin { text: format!("{} and {}", encoder.display(), decoder.display()), ..Origin::default() })
         }
+    }
+}
+
+/// Says so where a short run's running statistics are evaluated, which remember weights long gone.
+fn warn_of_lag(path: &Path, state: &State, network: &Network) {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    #[allow(non_snake_case)]
+    struct Config {
+        MODEL: ModelConfig,
+        TRAIN: Train,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Train {
+        fix_bn: bool,
+        num_epoch: u64,
+        epoch_iters: u64,
+    }
+    let Config { MODEL: model, TRAIN: train } = serde_yaml::from_str(&state.config).unwrap_or_default();
+    let total = train.num_epoch.saturating_mul(train.epoch_iters);
+    let memory = network.statistics_memory().filter(|memory| (total as f64) < *memory);
+    if let Some(memory) = memory.filter(|_| total > 0 && !train.fix_bn && model.bn_recalibrate != Some(0)) {
+        log::warn!(
+            "{}: its batch norm statistics remember {memory:.0} steps; the checkpoints of steps that training evaluated \
+             (VAL.every_epochs), and the last one, have statistics that fit",
+            path.display()
+        );
     }
 }
 

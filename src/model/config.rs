@@ -36,6 +36,10 @@ pub struct ModelConfig {
     pub bn_running: BnRunning,
     /// Momentum of the running statistics of every layer; absent: the network's own.
     pub bn_momentum: Option<f64>,
+    /// Batches that batch statistics are taken anew over before an evaluation and at the end, kept beside the running ones;
+    /// 0: never (the reference); absent: at most 50, in runs that are shorter than the running statistics' memory.
+    #[schemars(extend("resume" = "free"))]
+    pub bn_recalibrate: Option<u64>,
     /// Divisor of batch norm by batch statistics: offset (var + eps)^-½, or clamped max(var, eps)^-½.
     pub bn_variance: BnVariance,
     /// Leave tensors of another shape (a head with other classes) at their initial values, and list them.
@@ -94,6 +98,7 @@ impl Default for ModelConfig {
             init: Init::Pretrained,
             bn_running: BnRunning::Debiased,
             bn_momentum: None,
+            bn_recalibrate: None,
             bn_variance: BnVariance::Offset,
             skip_mismatched: false,
         }

@@ -86,3 +86,4 @@ pub use inference::EVALUATE;
 pub use init::Initial;
 pub use network::{Logits, Network, Pass};
 pub use shape::{ModelError, Shape, shape};
+pub use statistics::{Estimate, Statistics};

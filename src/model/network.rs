@@ -3,8 +3,9 @@
 use super::layers::{self, BatchNorm2d, Context, Store};
 use super::path::{Builder, Path};
 use super::shape::{encoder_options, fit, rows};
-use super::statistics::RunningStatistics;
-use super::{BnRunning, Decoder, DecoderOptions, DecoderRow, Encoder, EncoderRow, ModelConfig, ModelError, init};
+use super::statistics::{Estimate, RunningStatistics, Statistics};
+use super::{BnRunning, Decoder, DecoderOptions, DecoderRow, Encoder, EncoderRow, ModelConfig, ModelError};
+use super::{init, weights};
 use std::cell::{Cell, RefCell};
 use tch::{Device, Tensor};
 
@@ -130,6 +131,38 @@ impl Network {
     /// Moves what the passes since the last call have observed into the running statistics, in order.
     pub fn commit_statistics(&self, rule: BnRunning) {
         tch::no_grad(|| self.running.commit(&self.norms, rule));
+    }
+
+    /// Steps that the running statistics remember, 95 % of them: 3 ÷ the smallest momentum. None without batch norms.
+    pub fn statistics_memory(&self) -> Option<f64> {
+        self.running.slowest().map(|momentum| 3.0 / momentum)
+    }
+
+    /// Statistics of the present weights, nothing seen yet.
+    pub fn estimate_statistics(&self) -> Estimate {
+        self.running.estimate()
+    }
+
+    /// Adds what the passes since the last call have observed; nothing of it moves into the running statistics.
+    pub fn add_statistics(&self, estimate: &Estimate) {
+        tch::no_grad(|| self.running.add(&self.norms, estimate));
+    }
+
+    /// Evaluates with `estimate` from here on, until what is returned is given to [`Network::restore_statistics`].
+    pub fn replace_statistics(&self, estimate: &Estimate) -> Statistics {
+        tch::no_grad(|| self.running.replace_by(estimate))
+    }
+
+    /// Evaluates with these statistics from here on.
+    pub fn restore_statistics(&self, statistics: &Statistics) {
+        tch::no_grad(|| self.running.restore(statistics));
+    }
+
+    /// Copies of what evaluation normalises with, by name.
+    pub fn named_statistics(&self) -> Vec<(String, Tensor)> {
+        let all = self.store.variables.iter();
+        let evaluated = all.filter(|one| weights::EVALUATED.iter().any(|buffer| one.name.ends_with(buffer)));
+        evaluated.map(|one| (one.name.clone(), tch::no_grad(|| one.tensor.copy()))).collect()
     }
 
     /// Forgets what was observed since the last commit.

@@ -1,5 +1,7 @@
 //! The running statistics of all batch norm layers in flat memory: one update is some thirty operations, whatever the
 //! number of layers, and it may be left out by a flag that only the device knows.
+//!
+//! Running statistics lag behind the weights. An [`Estimate`] takes statistics anew, of one state of the weights.
 
 use super::BnRunning;
 use super::layers::BatchNorm2d;
@@ -13,6 +15,34 @@ pub struct Observation {
     pub variance: Tensor,
     /// Values per channel, one f64 on the device. One alone has no variance: there is nothing to learn from it.
     pub count: Option<Tensor>,
+}
+
+/// Statistics of all layers, one after another: f32 (channels of all layers).
+pub struct Statistics {
+    mean: Tensor,
+    variance: Tensor,
+}
+
+/// What all layers have observed in some passes of one state of the weights, each pass counting the same.
+///
+/// Of a population in batches: μ = E[μ_B], σ² = E[σ_B² + μ_B²] − μ² (Wu & Johnson 2021, arXiv 2105.07576, section 3).
+pub struct Estimate {
+    /// Sums of means, f64 (channels of all layers).
+    first: Tensor,
+    /// Sums of variance + mean², f64 (channels of all layers).
+    second: Tensor,
+    /// f64 (layers).
+    passes: Tensor,
+}
+
+/// One observation of each layer.
+struct Joined {
+    /// f32 (channels of all layers), as is the next.
+    mean: Tensor,
+    /// Unbiased.
+    variance: Tensor,
+    /// Whether there is something to learn from it (layers).
+    learns: Tensor,
 }
 
 /// The tensors of all layers, one after another; the layers' own are views of them.
@@ -79,15 +109,66 @@ impl RunningStatistics {
 
     /// Moves what the layers have observed since the last call into the running statistics, in the order of the passes.
     pub fn commit(&self, layers: &[BatchNorm2d], rule: BnRunning) {
+        self.each_pass(layers, |observed| self.learn(observed, rule));
+    }
+
+    /// Nothing seen yet.
+    pub fn estimate(&self) -> Estimate {
+        let zeros = |like: &Tensor| Tensor::zeros(like.size(), (Kind::Double, like.device()));
+        Estimate { first: zeros(&self.mean), second: zeros(&self.mean), passes: zeros(&self.weight) }
+    }
+
+    /// Adds what the layers have observed since the last call to an estimate, in the order of the passes.
+    pub fn add(&self, layers: &[BatchNorm2d], estimate: &Estimate) {
+        self.each_pass(layers, |observed| {
+            let Joined { mean, variance, learns } = self.join(observed);
+            let learning = learns.index_select(0, &self.layer);
+            let add = |sum: &Tensor, value: Tensor, which: &Tensor| {
+                let value = value.to_kind(Kind::Double);
+                let _ = sum.shallow_clone().g_add_(&value.where_self(which, &value.zeros_like()));
+            };
+            let mean = mean.to_kind(Kind::Double);
+            add(&estimate.second, variance.to_kind(Kind::Double) + mean.square(), &learning);
+            add(&estimate.first, mean, &learning);
+            add(&estimate.passes, learns.to_kind(Kind::Double), &learns);
+        });
+    }
+
+    /// Puts an estimate in the place of the running statistics, but for layers that saw nothing, and returns these. The
+    /// sums that the running statistics come from stay.
+    pub fn replace_by(&self, estimate: &Estimate) -> Statistics {
+        let passes = estimate.passes.index_select(0, &self.layer);
+        let mean = &estimate.first / &passes;
+        let variance = (&estimate.second / &passes - mean.square()).clamp_min_(0.0);
+        let seen = passes.gt(0.0);
+        let choose = |new: Tensor, old: &Tensor| new.to_kind(Kind::Float).where_self(&seen, old);
+        let new = Statistics { mean: choose(mean, &self.mean), variance: choose(variance, &self.variance) };
+        let old = Statistics { mean: self.mean.copy(), variance: self.variance.copy() };
+        self.restore(&new);
+        old
+    }
+
+    /// Puts these statistics in the place of the present ones.
+    pub fn restore(&self, statistics: &Statistics) {
+        self.mean.shallow_clone().copy_(&statistics.mean);
+        self.variance.shallow_clone().copy_(&statistics.variance);
+    }
+
+    /// The smallest momentum of a layer; None where there is no layer.
+    pub fn slowest(&self) -> Option<f64> {
+        (!self.widths.is_empty()).then(|| self.momentum.min().double_value(&[]))
+    }
+
+    /// Takes all layers' observations, and hands them out pass by pass; None for a layer that has none.
+    fn each_pass(&self, layers: &[BatchNorm2d], mut with: impl FnMut(&[Option<&Observation>])) {
         let observed: Vec<Vec<Observation>> = layers.iter().map(|layer| layer.observed.take()).collect();
         for pass in 0..observed.iter().map(Vec::len).max().unwrap_or(0) {
             let of_pass: Vec<Option<&Observation>> = observed.iter().map(|all| all.get(pass)).collect();
-            self.learn(&of_pass, rule);
+            with(&of_pass);
         }
     }
 
-    /// Moves one observation of each layer, None where it has none, into the running statistics.
-    fn learn(&self, observed: &[Option<&Observation>], rule: BnRunning) {
+    fn join(&self, observed: &[Option<&Observation>]) -> Joined {
         let join = |of: &dyn Fn(&Observation) -> &Tensor| {
             let own = |(one, &width): (&Option<&Observation>, &i64)| {
                 one.map_or_else(|| self.zeros.narrow(0, 0, width), |one| of(one).shallow_clone())
@@ -99,11 +180,16 @@ impl RunningStatistics {
             Some(one) => one.count.as_ref().unwrap_or(&self.unbiased).shallow_clone(),
         });
         let counts = Tensor::cat(&counts.collect::<Vec<_>>(), 0);
-        let per_channel = |values: &Tensor| values.index_select(0, &self.layer);
         // N ÷ (N − 1) in a form that is 1 for a variance that is unbiased already.
         let unbias = (1.0f64 - counts.reciprocal()).reciprocal().to_kind(Kind::Float);
-        let (mean, variance) = (join(&|one| &one.mean), join(&|one| &one.variance) * per_channel(&unbias));
-        let learns = counts.gt(1.0);
+        let variance = join(&|one| &one.variance) * unbias.index_select(0, &self.layer);
+        Joined { mean: join(&|one| &one.mean), variance, learns: counts.gt(1.0) }
+    }
+
+    /// Moves one observation of each layer, None where it has none, into the running statistics.
+    fn learn(&self, observed: &[Option<&Observation>], rule: BnRunning) {
+        let Joined { mean, variance, learns } = self.join(observed);
+        let per_channel = |values: &Tensor| values.index_select(0, &self.layer);
         let learning = per_channel(&learns);
         let replace = |old: &Tensor, new: Tensor, which: &Tensor| {
             old.shallow_clone().copy_(&new.where_self(which, old));

@@ -25,7 +25,7 @@ pub fn table(
     let trained = network.store.variables.iter().filter(|variable| variable.role != Role::Buffer);
     let parameters: usize = trained.map(|variable| variable.tensor.numel()).sum();
     let Recipe { dataset, model, train, .. } = job.recipe;
-    let (total, first) = (train.total_steps(), state.step);
+    let (total, first, pass) = (train.total_steps(), state.step, data.train.order.steps_per_pass());
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_BORDERS_ONLY);
     let rows = [
@@ -47,10 +47,10 @@ pub fn table(
         (
             "steps",
             format!(
-                "{first} of {total} done; {} epochs of {}; {} steps a pass",
+                "{first} of {total} done; {} epochs of {}; {:.1} passes over the data, {pass} steps each",
                 train.num_epoch,
                 train.epoch_iters,
-                data.train.order.steps_per_pass()
+                total as f64 / pass as f64,
             ),
         ),
         ("ranks", format!("{}: {}", comm.size(), summary(&places))),

@@ -1,6 +1,6 @@
 //! Where a run begins: anew, or at the checkpoint that `--resume` means.
 
-use super::{Job, Resume, TrainConfig, replica};
+use super::{Job, Resume, TrainConfig, continuation, replica};
 use crate::checkpoint::{self, Lock, Score, State};
 use crate::comm::{Comm, agree};
 use crate::data::order::ORDER_VERSION;
@@ -10,7 +10,7 @@ use crate::model::weights;
 use crate::run_dir::RunDir;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a run begins; chosen by rank 0, the same on all.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub struct Beginning {
     pub data: Option<(String, String)>,
     /// The checkpoint to continue from, on rank 0's file system.
     pub checkpoint: Option<PathBuf>,
+    /// The recipe's numbers before, where the schedule may be longer from here on.
+    pub before: Option<TrainConfig>,
 }
 
 impl Beginning {
@@ -43,13 +45,19 @@ impl Beginning {
             scores: Vec::new(),
             data: None,
             checkpoint: None,
+            before: None,
         }
     }
 
-    /// Rank 0's choice, made under the lock on DIR, with DIR/config.yaml written. A collective.
+    /// Rank 0's choice, made under the lock on DIR. A collective.
     pub(super) fn choose(job: &Job, comm: &dyn Comm, lock: &mut Option<Lock>) -> anyhow::Result<Beginning> {
         let bytes = agree::from_root(comm, || {
-            if job.resume == Resume::None || !checkpoint::exists(job.dir) {
+            let anew = match job.resume {
+                Resume::None => true,
+                Resume::Auto => !checkpoint::exists(job.dir),
+                Resume::From(_) => false,
+            };
+            if anew {
                 // Before anything is written: a run without initial values is not wanted.
                 weights::named(&replica::initial(job)).map_err(fault::classified)?;
             }
@@ -58,7 +66,6 @@ impl Beginning {
                 Some((path, state)) => resume(job, path, state)?,
                 None => Beginning::fresh(job.recipe.train, comm.size()),
             };
-            write_config(job, &beginning)?;
             Ok(serde_json::to_vec(&beginning)?)
         })?;
         Ok(serde_json::from_slice(&bytes)?)
@@ -77,30 +84,32 @@ fn find(job: &Job) -> anyhow::Result<Option<(PathBuf, State)>> {
             }
             Ok(None)
         }
-        Resume::From(path) => Ok(Some((path.clone(), checkpoint::check(path).map_err(fault::classified)?))),
-        Resume::Auto => {
-            let Some(found) = checkpoint::newest(job.dir).map_err(fault::classified)? else { return Ok(None) };
-            for warning in &found.warnings {
-                log::warn!("{warning}; using {}", found.path.display());
-            }
-            Ok(Some((found.path, found.state)))
+        Resume::From(path) if path.join("state.json").exists() => {
+            Ok(Some((path.clone(), checkpoint::check(path).map_err(fault::classified)?)))
         }
+        Resume::From(path) => match path.is_dir().then(|| newest(path)).transpose()?.flatten() {
+            None => crate::bad_input!(
+                "--resume {}: neither a checkpoint nor a run's folder; a new run begins from a file's weights by --init-from",
+                path.display()
+            ),
+            Some(found) => Ok(Some(found)),
+        },
+        Resume::Auto => newest(job.dir),
     }
+}
+
+/// The newest checkpoint of a run that is undamaged.
+fn newest(run: &Path) -> anyhow::Result<Option<(PathBuf, State)>> {
+    let Some(found) = checkpoint::newest(run).map_err(fault::classified)? else { return Ok(None) };
+    for warning in &found.warnings {
+        log::warn!("{warning}; using {}", found.path.display());
+    }
+    Ok(Some((found.path, found.state)))
 }
 
 /// The configuration must agree with the checkpoint's in all that the future depends on.
 fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
-    let now = serde_yaml::from_str(&job.config)?;
-    let saved = checkpoint::configuration(&path, &state).map_err(fault::classified)?;
-    let differing = checkpoint::disagreements(&saved, &now, &job.rules);
-    if !differing.is_empty() {
-        let list: Vec<String> = differing.iter().map(ToString::to_string).collect();
-        crate::bad_input!(
-            "{}: {}; give the same values, another DIR, or --resume none to start anew",
-            path.display(),
-            list.join(", ")
-        );
-    }
+    let before = continuation::check(job, &path, &state)?;
     if state.order_version != ORDER_VERSION {
         crate::bad_input!(
             "{}: it was trained in order {}, this segdist has order {ORDER_VERSION}: continue with the version that wrote it",
@@ -120,13 +129,17 @@ fn resume(job: &Job, path: PathBuf, state: State) -> anyhow::Result<Beginning> {
         scores,
         data: Some((dataset_id, labels_id)),
         checkpoint: Some(path),
+        before,
     })
 }
 
-/// DIR/config.yaml, complete or not there.
-fn write_config(job: &Job, beginning: &Beginning) -> anyhow::Result<()> {
-    let path = RunDir::new(job.dir).config();
-    let text =
-        format!("# segdist {}, {} images a step\n{}", env!("CARGO_PKG_VERSION"), beginning.global_batch, job.config);
-    durable::write(&path, text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))
+/// DIR/config.yaml, complete or not there; written by rank 0. A collective.
+pub(super) fn write_config(job: &Job, global_batch: usize, comm: &dyn Comm) -> anyhow::Result<()> {
+    let write = || {
+        let path = RunDir::new(job.dir).config();
+        let text = format!("# segdist {}, {global_batch} images a step\n{}", env!("CARGO_PKG_VERSION"), job.config);
+        durable::write(&path, text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))?;
+        Ok(Vec::new())
+    };
+    agree::from_root(comm, write).map(drop)
 }

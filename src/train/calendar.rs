@@ -67,7 +67,13 @@ impl Run<'_> {
             return Ok(self.comm.barrier()?);
         }
         self.secure()?;
-        self.evaluate()?;
+        if self.data.val.is_some() {
+            self.evaluate()?;
+        } else {
+            // For whoever evaluates the last checkpoint.
+            let running = self.fit_statistics()?;
+            self.unfit_statistics(running);
+        }
         if let Some(recorder) = &mut self.recorder {
             recorder.save(&mut self.trainer, &self.state);
         }
@@ -136,9 +142,28 @@ impl Run<'_> {
 
     fn evaluate(&mut self) -> anyhow::Result<()> {
         let step = self.trainer.step;
-        let Some(val) = &self.data.val else { return Ok(()) };
+        if self.data.val.is_none() {
+            return Ok(());
+        }
         self.watchdog.progress(step, "evaluation");
         fault::point("evaluation");
+        let running = self.fit_statistics()?;
+        let outcome = self.score();
+        self.unfit_statistics(running);
+        let Some(outcome) = outcome? else { return Ok(()) };
+        if !self.state.scores.iter().any(|score| score.step == step) {
+            self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.evaluated(step, &outcome);
+        }
+        Ok(())
+    }
+
+    /// What the network does on the validation images as it is; None where there are none.
+    fn score(&self) -> anyhow::Result<Option<eval::Outcome>> {
+        let Some(val) = &self.data.val else { return Ok(None) };
+        let step = self.trainer.step;
         let (job, trainer, watchdog) = (self.job, &self.trainer, &self.watchdog);
         let classes = Classes::new(job.recipe.dataset.num_class, val.class_names(), val.palette());
         // Rank 0 draws a few of its own: the images are dealt in turn, and only it needs to reach DIR.
@@ -157,14 +182,7 @@ impl Run<'_> {
             progress: false,
             alive: &|| watchdog.progress(step, "evaluation"),
         };
-        let outcome = evaluation.run(&trainer.network, &*self.comm)?;
-        if !self.state.scores.iter().any(|score| score.step == step) {
-            self.state.scores.push(Score { step, mean_iou: outcome.mean_iou });
-        }
-        if let Some(recorder) = &mut self.recorder {
-            recorder.evaluated(step, &outcome);
-        }
-        Ok(())
+        evaluation.run(&trainer.network, &*self.comm).map(Some)
     }
 
     /// Rank 0 alone decides: it has everything that is saved, and saving is no collective.

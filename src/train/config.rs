@@ -17,11 +17,16 @@ pub struct TrainConfig {
     #[schemars(extend("resume" = "kept"))]
     pub global_batch: usize,
     /// Epochs to train for.
+    #[schemars(extend("resume" = "extended"))]
     pub num_epoch: u64,
     /// Epoch to start from, with the reference's encoder_epoch_N.pth and decoder_epoch_N.pth in DIR.
     pub start_epoch: u64,
     /// Updates in one epoch, whatever the length of the list.
+    #[schemars(extend("resume" = "extended"))]
     pub epoch_iters: u64,
+    /// Passes over the training data to train for, each of them an epoch: sets num_epoch and epoch_iters; 0: they count.
+    #[schemars(extend("resume" = "extended"))]
+    pub epochs_of_data: u64,
     /// The optimizer: SGD or AdamW.
     pub optim: Optim,
     /// Base learning rate of the encoder.
@@ -94,6 +99,7 @@ impl Default for TrainConfig {
             num_epoch: 20,
             start_epoch: 0,
             epoch_iters: 5000,
+            epochs_of_data: 0,
             optim: Optim::SGD,
             lr_encoder: 0.02,
             lr_decoder: 0.02,
@@ -127,6 +133,14 @@ impl TrainConfig {
         match self.global_batch {
             0 => self.batch_size_per_gpu * ranks,
             images => images,
+        }
+    }
+
+    /// The same with epochs_of_data counted out, where a pass over the data takes so many steps.
+    pub fn counted(&self, steps_per_pass: u64) -> TrainConfig {
+        match self.epochs_of_data {
+            0 => self.clone(),
+            passes => TrainConfig { num_epoch: passes, epoch_iters: steps_per_pass, ..self.clone() },
         }
     }
 
@@ -164,6 +178,12 @@ impl TrainConfig {
         })?;
         require(self.num_epoch.checked_mul(self.epoch_iters).is_some(), || {
             "TRAIN.num_epoch times TRAIN.epoch_iters is more steps than can be counted".into()
+        })?;
+        require(self.epochs_of_data <= 1 << 24, || {
+            format!("TRAIN.epochs_of_data is {}: set it to at most {}", self.epochs_of_data, 1 << 24)
+        })?;
+        require(self.epochs_of_data == 0 || self.start_epoch == 0, || {
+            "TRAIN.start_epoch counts epochs of TRAIN.epoch_iters: set TRAIN.epochs_of_data to 0 beside it".into()
         })?;
         require(self.start_epoch <= self.num_epoch, || {
             format!("TRAIN.start_epoch is {}: set it to at most TRAIN.num_epoch ({})", self.start_epoch, self.num_epoch)

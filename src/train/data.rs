@@ -51,7 +51,8 @@ impl Data {
 fn check(samples: &str, labels: &str, train: &Dataset, dataset: &DatasetConfig) -> anyhow::Result<()> {
     if samples != train.id() {
         crate::bad_input!(
-            "{}: these are not the samples that the checkpoint was trained on; give the same data, or --resume none",
+            "{}: these are not the samples that the checkpoint was trained on; give the same data; \
+             for a new run on others: --init-from the checkpoint, and another DIR",
             dataset.list_train
         );
     }
@@ -61,7 +62,7 @@ fn check(samples: &str, labels: &str, train: &Dataset, dataset: &DatasetConfig) 
         let origin = if dataset.label_map.is_empty() { &dataset.list_train } else { &dataset.label_map };
         crate::bad_input!(
             "{origin}: label values do not mean the classes that the checkpoint was trained with (DATASET.label_map); \
-             give the same label map, or --resume none"
+             give the same label map; for a new run: --init-from the checkpoint, and another DIR"
         );
     }
     Ok(())

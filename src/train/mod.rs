@@ -4,9 +4,11 @@ mod banner;
 mod beginning;
 mod calendar;
 mod config;
+mod continuation;
 mod data;
 mod links;
 mod place;
+mod recalibrate;
 mod recorder;
 mod regroup;
 mod replica;
@@ -83,6 +85,7 @@ impl Recipe<'_> {
 }
 
 /// A run that is asked for.
+#[derive(Clone)]
 pub struct Job<'a> {
     /// What is trained, on what and how.
     pub recipe: Recipe<'a>,
@@ -98,6 +101,8 @@ pub struct Job<'a> {
     pub rules: Rules,
     /// `--resume`.
     pub resume: Resume,
+    /// `--extend`: the schedule may be longer than the checkpoint's.
+    pub extend: bool,
     /// Listens for signals; installed before MPI, so that none is lost.
     pub stop: StopRequest,
     /// `--quiet`.
@@ -117,12 +122,53 @@ pub enum Ended {
 pub fn run(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Ended> {
     memory::keep_freed_memory();
     let stop = job.stop.clone().with_limit(job.recipe.train.max_minutes);
-    let mut run = Run::start(job, comm)?;
+    let opening = Opening::find(job, comm)?;
+    let train = job.recipe.train.counted(opening.data.train.order.steps_per_pass());
+    let job = job.counted(&train)?;
+    let mut run = Run::start(&job, opening, comm)?;
     loop {
         match run.run_through(&stop) {
             Err(error) if run.outlives(&error) => run.go_on_after(error)?,
             ended => return ended,
         }
+    }
+}
+
+impl Job<'_> {
+    /// The same with TRAIN's epochs_of_data counted out.
+    fn counted<'a>(&'a self, train: &'a TrainConfig) -> anyhow::Result<Job<'a>> {
+        let mut job = Job { recipe: Recipe { train, ..self.recipe }, ..self.clone() };
+        if train.epochs_of_data > 0 {
+            let mut config: serde_yaml::Value = serde_yaml::from_str(&self.config)?;
+            config["TRAIN"]["num_epoch"] = train.num_epoch.into();
+            config["TRAIN"]["epoch_iters"] = train.epoch_iters.into();
+            job.config = serde_yaml::to_string(&config)?;
+        }
+        Ok(job)
+    }
+}
+
+/// What there is before it is known how long the run will be.
+struct Opening {
+    lock: Option<Lock>,
+    beginning: Beginning,
+    place: Place,
+    data: Data,
+}
+
+impl Opening {
+    /// Where to begin, where to compute, and the data. A collective.
+    fn find(job: &Job, comm: &Arc<dyn Comm>) -> anyhow::Result<Opening> {
+        let (recipe, all) = (&job.recipe, &**comm);
+        if recipe.dist.elastic {
+            let able = all.survive().map_err(|cause| BadInput(format!("DIST.elastic: {cause}")).into());
+            agree::agree(all, able)?;
+        }
+        let mut lock = None;
+        let beginning = Beginning::choose(job, all, &mut lock)?;
+        let place = agree::agree(all, Place::find(all, recipe.dist))?;
+        let data = agree::agree(all, Data::open(job, &beginning, all))?;
+        Ok(Opening { lock, beginning, place, data })
     }
 }
 
@@ -137,6 +183,8 @@ struct Run<'a> {
     place: Place,
     data: Data,
     trainer: Trainer<Loader>,
+    /// How evaluations get their batch norm statistics.
+    fitting: recalibrate::Plan,
     /// What a checkpoint says besides tensors, the scores so far among it.
     state: State,
     /// Rank 0's lock on DIR, files and progress line.
@@ -156,22 +204,20 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Wires the parts: where to begin, data, network, what ranks must share, and the trainer that drives them.
-    fn start(job: &'a Job<'a>, comm: &Arc<dyn Comm>) -> anyhow::Result<Run<'a>> {
+    /// Wires the parts: network, what ranks must share, and the trainer that drives them.
+    fn start(job: &'a Job<'a>, opening: Opening, comm: &Arc<dyn Comm>) -> anyhow::Result<Run<'a>> {
         let (recipe, all) = (&job.recipe, &**comm);
-        if recipe.dist.elastic {
-            let able = all.survive().map_err(|cause| BadInput(format!("DIST.elastic: {cause}")).into());
-            agree::agree(all, able)?;
-        }
-        let mut lock = None;
-        let beginning = Beginning::choose(job, all, &mut lock)?;
-        let place = agree::agree(all, Place::find(all, recipe.dist))?;
-        let data = agree::agree(all, Data::open(job, &beginning, all))?;
+        let Opening { lock, beginning, place, data } = opening;
+        let before = beginning.before.as_ref();
+        let extension = before.map(|before| continuation::extension(before, recipe.train, beginning.step));
+        let extension = agree::agree(all, extension.transpose())?.flatten();
+        beginning::write_config(job, beginning.global_batch, all)?;
         let mut replica = Replica::build(recipe, place.device)?;
         replica.fill(job, &beginning, all)?;
         let state = state(job, &beginning, &data, all.size());
         shake_hands(&state, &data, &replica.network, all)?;
         let banner = banner::table(job, &state, &data, &replica.network, &place, all)?;
+        let fitting = recalibrate::plan(recipe, &replica.network, data.train.order.steps_per_pass());
 
         let trace = Trace::open(&recipe.dist.trace, all).map_err(fault::classified);
         let journal = Journal::new(agree::agree(all, trace)?);
@@ -185,7 +231,15 @@ impl<'a> Run<'a> {
         let mut recorder = all.is_root().then(|| Recorder::open(job, state.step, state.global_batch)).transpose()?;
         if let Some(recorder) = &mut recorder {
             recorder.announce(&banner);
-            if !was_finished {
+            extension.iter().chain(&fitting.notice).for_each(|notice| log::info!("{notice}"));
+            if was_finished {
+                log::info!(
+                    "{}: this run is finished, at step {total}; --extend and a larger TRAIN.num_epoch continue it, --init-from {} \
+                     and another DIR begin a new one from its weights",
+                    job.dir.display(),
+                    job.dir.display()
+                );
+            } else {
                 recorder.started(state.step, all.size());
             }
         }
@@ -204,6 +258,7 @@ impl<'a> Run<'a> {
             place,
             data,
             trainer,
+            fitting,
             state,
             lock,
             recorder,

@@ -1,7 +1,7 @@
 //! What rank 0 leaves behind of a run: history, progress line, checkpoints, curve.
 
 use super::{Job, Shown, Trainer, Update};
-use crate::checkpoint::{CheckpointConfig, SaveReport, Saver, State};
+use crate::checkpoint::{CheckpointConfig, SaveReport, Saver, State, Tensors};
 use crate::comm;
 use crate::data::batch_source::BatchSource;
 use crate::durable;
@@ -148,12 +148,8 @@ impl Recorder {
         let scalars: Vec<(&str, f64)> = named.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
         self.board.scalars(step, &scalars);
         self.board.overlays(step, &self.dir.overlays());
-        let write = || -> anyhow::Result<()> {
-            outcome.write_csv(&self.dir.evaluation_table())?;
-            durable::write(&self.dir.evaluation(), format!("{summary:#}\n").as_bytes())?;
-            run_curve::draw(&self.dir)
-        };
-        if let Err(cause) = write() {
+        let kept = outcome.keep(&self.dir, &format!("step {step}"));
+        if let Err(cause) = kept.and_then(|()| run_curve::draw(&self.dir)) {
             log::warn!("{}: step {step} is evaluated, but not drawn: {cause:#}", self.dir.path().display());
         }
     }
@@ -176,7 +172,10 @@ impl Recorder {
         let variables = &trainer.network.store.variables;
         let model: Vec<_> =
             variables.iter().map(|variable| (variable.name.clone(), variable.tensor.shallow_clone())).collect();
-        trainer.copying = Some(self.saver.save(state, &model, &trainer.optimizer.state()));
+        let fitting = trainer.fitting.as_ref().filter(|fitting| fitting.step == trainer.step);
+        let statistics = fitting.map_or(&[][..], |fitting| &fitting.tensors);
+        let tensors = Tensors { model: &model, optimizer: &trainer.optimizer.state(), statistics };
+        trainer.copying = Some(self.saver.save(state, tensors));
         (self.last_save, self.saved) = (Instant::now(), None);
     }
 

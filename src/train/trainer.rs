@@ -1,6 +1,7 @@
 //! One update, the algorithm on a page.
 
 use super::links::Links;
+use super::recalibrate::Fitting;
 use super::totals::{Local, Totals};
 use super::update::{Shown, Update};
 use super::{Beginning, Recipe, Replica, TrainConfig};
@@ -32,12 +33,14 @@ pub struct Trainer<B> {
     pub(super) step: u64,
     /// A checkpoint that still copies what the next update will change.
     pub(super) copying: Option<Copying>,
+    /// The statistics that the last evaluation was made with, where they were taken anew.
+    pub(super) fitting: Option<Fitting>,
     /// Corrupt samples of this rank that were replaced since [`Shown`] last told.
     substituted: usize,
     batches: B,
     /// The next step's batch, asked for a step ahead.
     coming: Option<Coming>,
-    links: Links,
+    pub(super) links: Links,
     objective: Objective,
     schedule: Box<dyn Schedule>,
     config: TrainConfig,
@@ -81,6 +84,7 @@ impl<B: BatchSource> Trainer<B> {
             scale: beginning.loss_scale.map_or(scale, |(value, good)| scale.restored(value, good)),
             step: beginning.step,
             copying: None,
+            fitting: None,
             substituted: 0,
             batches,
             coming: None,
@@ -178,7 +182,7 @@ impl<B: BatchSource> Trainer<B> {
     }
 
     /// Until a checkpoint has copied what this update will change.
-    fn wait_for_copy(&mut self) {
+    pub(super) fn wait_for_copy(&mut self) {
         if let Some(copying) = self.copying.take() {
             copying.wait();
         }
@@ -277,12 +281,10 @@ impl<B: BatchSource> Trainer<B> {
     fn forward(&self, part: &Option<HostBatch>, local: &mut Local) -> anyhow::Result<Root> {
         fault::point("forward");
         let train = !self.config.fix_bn;
-        let DeviceBatch { images, labels } = match part {
-            Some(part) => part.to_device(self.device),
-            None if train => DeviceBatch::empty(self.device),
-            None => return Ok(Root::Nothing),
-        };
-        let images = if self.config.channels_last { memory::to_channels_last(&images) } else { images };
+        if part.is_none() && !train {
+            return Ok(Root::Nothing);
+        }
+        let DeviceBatch { images, labels } = self.on_device(part);
         let first = part.as_ref().map_or(0, |part| part.first as u64);
         let key = DropoutKey { seed: self.config.seed, step: self.step, first };
         let norm = &*self.links.norm;
@@ -299,6 +301,16 @@ impl<B: BatchSource> Trainer<B> {
         let sums = self.objective.sums(&heads, &labels);
         local.add(&sums, part.valid, || loss::correct_pixels(&heads[0], &labels));
         Ok(Root::Sums(sums))
+    }
+
+    /// A micro-batch, or an empty one, as the network takes it.
+    pub(super) fn on_device(&self, part: &Option<HostBatch>) -> DeviceBatch {
+        let mut batch =
+            part.as_ref().map_or_else(|| DeviceBatch::empty(self.device), |part| part.to_device(self.device));
+        if self.config.channels_last {
+            batch.images = memory::to_channels_last(&batch.images);
+        }
+        batch
     }
 
     /// Gradients of one round, added to those that are there; `slopes` where the loss has them before backward.

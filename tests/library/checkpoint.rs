@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 type Tensors = Vec<(String, Tensor)>;
 
+const FILES: [&str; 4] = ["model.safetensors", "optimizer.safetensors", "state.json", "statistics.safetensors"];
+
 /// Tensors whose every value depends on the step.
 fn tensors(step: u64, length: i64) -> Tensors {
     let values = Tensor::arange(length, (tch::Kind::Float, tch::Device::Cpu)) * 0.1 + step as f64;
@@ -25,9 +27,16 @@ fn state(step: u64, scores: &[(u64, f64)]) -> State {
     State { step, updates: step, scores, config: "TRAIN: {seed: 3}".into(), ..State::default() }
 }
 
+/// Starts a checkpoint with tensors in all its files.
+fn start(saver: &mut Saver, state: State, length: i64) {
+    let of = |offset: u64, length: i64| tensors(state.step + offset, length);
+    let (model, optimizer, statistics) = (of(0, length), of(1000, 3), of(2000, 2));
+    saver.save(state, checkpoint::Tensors { model: &model, optimizer: &optimizer, statistics: &statistics });
+}
+
 /// Writes the checkpoint of `step` and returns what went wrong, if anything.
 fn save(saver: &mut Saver, step: u64, length: i64, scores: &[(u64, f64)]) -> Option<String> {
-    saver.save(state(step, scores), &tensors(step, length), &tensors(step + 1000, 3));
+    start(saver, state(step, scores), length);
     let outcomes = saver.finish();
     assert_eq!(outcomes.iter().map(|outcome| outcome.step).collect::<Vec<_>>(), [step]);
     outcomes.into_iter().next().unwrap().error
@@ -66,7 +75,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn assert_loads(run: &Path, step: u64) {
     let loaded = checkpoint::load(&folder(run, step)).unwrap();
     assert_eq!(loaded.state.step, step);
-    for (read, step) in [(loaded.model, step), (loaded.optimizer, step + 1000)] {
+    for (read, step) in [(loaded.model, step), (loaded.optimizer, step + 1000), (loaded.statistics, step + 2000)] {
         assert_eq!(read.len(), 2);
         for (name, tensor) in read {
             let length = tensor.size().first().copied().unwrap_or(0);
@@ -81,10 +90,11 @@ fn what_is_saved_is_loaded() {
     let run = run_with(&[10, 20]);
     let found = checkpoint::newest(run.path()).unwrap().unwrap();
     assert_eq!((found.path, found.warnings.len()), (folder(run.path(), 20), 0));
-    assert_eq!(State { model: Default::default(), optimizer: Default::default(), ..found.state }, state(20, &[]));
+    let unsealed = State { model: Default::default(), optimizer: Default::default(), statistics: None, ..found.state };
+    assert_eq!(unsealed, state(20, &[]));
     assert_loads(run.path(), 10);
     assert_loads(run.path(), 20);
-    assert_eq!(names(&folder(run.path(), 20)), ["model.safetensors", "optimizer.safetensors", "state.json"]);
+    assert_eq!(names(&folder(run.path(), 20)), FILES);
 }
 
 #[test]
@@ -101,7 +111,7 @@ fn a_run_without_checkpoints_has_no_newest() {
 #[test]
 fn every_changed_byte_is_detected_named_and_passed_over() {
     let run = run_with(&[10, 20]);
-    for name in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+    for name in FILES {
         let path = folder(run.path(), 20).join(name);
         let good = fs::read(&path).unwrap();
         let flipped = (0..good.len()).map(|at| {
@@ -158,7 +168,7 @@ fn one_that_is_due_while_another_is_written_follows_it() {
     let run = TempDir::new().unwrap();
     let mut saver = Saver::new(run.path(), &keeping(9, 0));
     for step in 1..=3 {
-        saver.save(state(step, &[]), &tensors(step, 100_000), &tensors(step + 1000, 3));
+        start(&mut saver, state(step, &[]), 100_000);
     }
     let outcomes = saver.finish();
     assert_eq!(outcomes.iter().map(|outcome| outcome.step).collect::<Vec<_>>(), [1, 2, 3]);

@@ -16,6 +16,7 @@ mod launch;
 mod many;
 mod resume;
 mod signals;
+mod statistics;
 mod trace;
 mod transport;
 mod upgrade;

@@ -7,11 +7,16 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::Tensor;
 
+use super::statistics::put_in_place;
 use super::{MAX_FILE, WeightsError, content, read_file};
 
 /// Names of weights in a folder; the first that is there counts. safetensors come before pickles, as in transformers.
 const FILES: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+
+/// Beside a checkpoint's model: batch norm statistics that were taken anew, which evaluation wants in the place of the
+/// running ones.
+pub const STATISTICS_FILE: &str = "statistics.safetensors";
 
 /// Longer indices are refused; one of 1,000 tensors takes 0.1 MB.
 const MAX_INDEX: u64 = 64 << 20;
@@ -27,16 +32,20 @@ pub fn is_folder(folder: &Path) -> bool {
     FILES.iter().any(|name| folder.join(name).is_file())
 }
 
-/// The named tensors of the weights in `folder`.
+/// The named tensors of the weights in `folder`, with the statistics that fit them.
 pub(super) fn read(folder: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
     let Some(path) = FILES.iter().map(|name| folder.join(name)).find(|path| path.exists()) else {
         return content(folder, format!("the folder holds none of {}", FILES.join(", ")));
     };
-    if path.extension().is_some_and(|extension| extension == "json") {
-        read_parts(folder, &path)
-    } else {
-        read_file(&path)
+    let parts = path.extension().is_some_and(|extension| extension == "json");
+    let mut tensors = if parts { read_parts(folder, &path)? } else { read_file(&path)? };
+    let statistics = folder.join(STATISTICS_FILE);
+    if statistics.is_file() {
+        log::info!("{}: batch norm statistics of these weights, for the running ones", statistics.display());
+        let taken = read_file(&statistics)?;
+        put_in_place(&mut tensors, taken).or_else(|problem| content(&statistics, problem.to_string()))?;
     }
+    Ok(tensors)
 }
 
 /// The tensors of all files that the index at `path` names, which must be those that it promises.

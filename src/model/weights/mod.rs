@@ -26,12 +26,13 @@ use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 pub use export::{Exported, Package, export};
-pub use folder::is_folder;
+pub use folder::{STATISTICS_FILE, is_folder};
 pub use initialize::{initialize, named};
 pub use load::{Part, load_file, load_into};
 pub use pth_writer::write_pth;
 pub use report::Report;
 pub use safetensors::{dtype, read as read_safetensors, write_safetensors};
+pub use statistics::{EVALUATED, put_in_place};
 
 /// Files larger than this are refused before anything is allocated; the largest network here takes 0.6 GB.
 const MAX_FILE: u64 = 16 << 30;

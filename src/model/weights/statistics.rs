@@ -1,4 +1,4 @@
-//! The debiased running statistics of a batch norm, where a file lacks them.
+//! The statistics of batch norms in files: the debiased sums where a file lacks them, and statistics that were taken anew.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,28 @@ use tch::{Tensor, no_grad};
 
 use super::load::copy;
 use crate::model::layers::Variable;
+
+/// Ends of the names of what evaluation normalises with, and of the sums that stand for it.
+pub const EVALUATED: [&str; 2] = [".running_mean", ".running_var"];
+
+/// Puts statistics that were taken anew in the place of the running ones among a network's `tensors`, debiasing sums
+/// included, by name.
+pub fn put_in_place(tensors: &mut [(String, Tensor)], statistics: Vec<(String, Tensor)>) -> Result<(), tch::TchError> {
+    let places: BTreeMap<String, usize> =
+        tensors.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+    for (name, value) in statistics {
+        let Some(norm) = EVALUATED.iter().find_map(|end| name.strip_suffix(end)) else { continue };
+        let sum = format!("{norm}._tmp_{}", &name[norm.len() + 1..]);
+        let iter = places.get(&format!("{norm}._running_iter")).map(|&place| tensors[place].1.shallow_clone());
+        if let (Some(&place), Some(iter)) = (places.get(&sum), iter) {
+            tensors[place].1 = value.f_mul(&iter)?;
+        }
+        if let Some(&place) = places.get(&name) {
+            tensors[place].1 = value;
+        }
+    }
+    Ok(())
+}
 
 /// Makes tmp ÷ iter the running value where the file's are absent or disagree (single-process training of the
 /// reference moves the running values alone). Whether anything had to be done.
