@@ -12,6 +12,12 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     compile_torch_shim(torch);
     compile_mpi_shim(&mpi);
+    // A package that is installed elsewhere says where its libraries will lie.
+    println!("cargo:rerun-if-env-changed=SEGDIST_RPATH");
+    if let Ok(paths) = env::var("SEGDIST_RPATH") {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{paths}");
+        return;
+    }
     for path in mpi.lib_paths.iter().chain([&torch_lib]) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{}", path.display());
     }

@@ -49,7 +49,14 @@
 //! - **One rank failing ends all** in bounded time, non-zero, with one message that names the rank and the cause.
 //! - **Padding is never a class**: padded pixels are −1.
 
+//!
+//! # For those who use it
+//!
+//! [`guide`]: your own data, the recipe, clusters, runs and their ends, every key.
+
 #![warn(missing_docs)]
+
+pub mod guide;
 
 // What every module may use; first the macros, which those below find by their order.
 #[macro_use]
@@ -86,6 +93,7 @@ pub mod report;
 // Verbs.
 pub mod bench;
 pub mod convert;
+pub mod demo;
 pub mod demo_data;
 pub mod doctor;
 pub mod eval;

@@ -64,6 +64,15 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Make data, pack, train on two ranks, evaluate, label and report: minutes on two cores.
+    Demo {
+        /// Folder for everything it makes.
+        #[arg(long, default_value = "segdist-demo")]
+        out: PathBuf,
+        /// Overrides for the training: KEY VALUE or KEY=VALUE.
+        #[arg(value_name = "KEY VALUE", allow_negative_numbers = true)]
+        overrides: Vec<String>,
+    },
     /// Write a small synthetic data set that a network can learn.
     DemoData {
         /// Folder to write to.
@@ -81,6 +90,18 @@ pub enum Verb {
         #[arg(long)]
         keys: bool,
     },
+    /// Print a batch script, to be edited at its head: segdist launch slurm > job.sbatch.
+    Launch {
+        /// For which scheduler and container runtime.
+        what: Scheduler,
+    },
+    /// Print a shell's completions: source <(segdist completions bash).
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
     /// Say what MPI, devices, libtorch and data look like here, and what to do about problems.
     Doctor {
         /// One JSON object instead of a table.
@@ -265,6 +286,16 @@ pub enum Bench {
     Loader,
     Allreduce,
     Overlap,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scheduler {
+    /// srun or mpirun on the hosts themselves.
+    Slurm,
+    /// Containers by Pyxis and Enroot.
+    SlurmPyxis,
+    /// Containers by Apptainer.
+    SlurmApptainer,
 }
 
 /// Puts `train` in front of arguments that begin with a flag or an override.

@@ -3,6 +3,7 @@
 mod args;
 mod logging;
 mod openmp;
+mod shell;
 mod verbs;
 
 use crate::comm::{self, Comm, Solo, mpi};

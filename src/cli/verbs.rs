@@ -1,6 +1,7 @@
 //! One function a verb: sections of the configuration out, exit code back.
 
 use super::args::{self, Bench, ConfigArgs, ConvertArgs, EvalArgs, InitArgs, PackArgs, PredictArgs, TrainArgs, Verb};
+use super::shell;
 use crate::checkpoint;
 use crate::comm::{Comm, agree};
 use crate::config::{self, Config};
@@ -15,7 +16,7 @@ use crate::predict::{self, PredictJob};
 use crate::report::html;
 use crate::stop::StopRequest;
 use crate::train::{self, Ended, Job, Recipe, Resume};
-use crate::{bad_input, bench, demo_data, doctor, init, plan, verify, watch};
+use crate::{bad_input, bench, demo, demo_data, doctor, init, plan, verify, watch};
 use anyhow::Context;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,6 +64,10 @@ pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Co
             let config = load_here(&config)?;
             plan::run(&config.DATASET, &config.TRAIN, ranks, json)?;
         }
+        Verb::Demo { out, overrides } => return demo::run(&out, &overrides),
+        Verb::Launch { what } => print!("{}", shell::script(what)),
+        Verb::Completions { shell } => print!("{}", shell::completions(shell)?),
+        Verb::Man => print!("{}", shell::manual()?),
         Verb::DemoData { out, seed } => demo_data::run(&out, seed)?,
         Verb::Config { keys: true, .. } => print!("{}", config::describe()),
         Verb::Config { config, .. } => show_config(&config)?,
