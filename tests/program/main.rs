@@ -8,11 +8,8 @@ mod golden;
 mod cases;
 mod config;
 mod disk_full;
-<<<<<<< HEAD
 mod going_on;
-=======
 mod guide;
->>>>>>> 27ea452 (A guide in the documentation; demo, launch, completions and man as verbs; a wheel)
 mod hostile_weights;
 mod messages;
 mod nonsense_state;
