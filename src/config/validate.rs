@@ -15,6 +15,7 @@ pub fn validate(config: &Config) -> Result<(), String> {
     config.CHECKPOINT.validate()?;
     require(!config.DIR.as_os_str().is_empty(), || "DIR is empty: name the folder of the run".into())?;
     padding_label(config)?;
+    config.TRAIN.loss.check_classes(config.DATASET.num_class)?;
     output_stride(config)
 }
 
@@ -28,10 +29,18 @@ fn padding_label(config: &Config) -> Result<(), String> {
 fn output_stride(config: &Config) -> Result<(), String> {
     let shape = model::shape(&config.MODEL).map_err(|error| error.to_string())?;
     let (rate, stride) = (config.DATASET.segm_downsampling_rate, shape.output_stride);
-    require(rate == stride, || {
+    let network = format!("{} with {}", config.MODEL.arch_encoder, config.MODEL.arch_decoder);
+    require(rate == stride || rate == 1, || {
         format!(
-            "DATASET.segm_downsampling_rate is {rate}, but {} with {} predicts one pixel in {stride}: set it to {stride}",
-            config.MODEL.arch_encoder, config.MODEL.arch_decoder,
+            "DATASET.segm_downsampling_rate is {rate}, but {network} predicts one pixel in {stride}: set it to {stride}, \
+             or to 1 for a loss at full resolution"
+        )
+    })?;
+    let padding = config.DATASET.padding_constant;
+    require(padding.is_multiple_of(stride), || {
+        format!(
+            "DATASET.padding_constant is {padding}, but {network} predicts one pixel in {stride}: set it to a multiple of \
+             {stride}"
         )
     })
 }

@@ -78,11 +78,16 @@ impl HostBatch {
 
     /// Copies the batch to the device and normalises it there.
     pub fn to_device(&self, device: Device) -> DeviceBatch {
-        let label_size = [self.samples.len() as i64, (self.height / self.rate).into(), (self.width / self.rate).into()];
         DeviceBatch {
             images: normalise(&self.images, (self.width, self.height), &self.sizes, device),
-            labels: upload(&Tensor::from_slice(&self.labels).view(label_size), device),
+            labels: self.labels(device),
         }
+    }
+
+    /// The labels alone.
+    pub fn labels(&self, device: Device) -> Tensor {
+        let size = [self.samples.len() as i64, (self.height / self.rate).into(), (self.width / self.rate).into()];
+        upload(&Tensor::from_slice(&self.labels).view(size), device)
     }
 }
 

@@ -77,6 +77,13 @@ impl Dataset {
         self.source.class_names()
     }
 
+    /// Pixels of each class, where the set knows them and has the label map that they were counted with.
+    pub fn class_pixels(&self) -> Option<&[u64]> {
+        let counted = self.source.label_map().map_or_else(|| LabelMap::reference(255), |(_, map)| map);
+        let same = |raw: u8| self.label_map().class(raw).is_none_or(|class| counted.class(raw) == Some(class));
+        self.source.class_pixels().filter(|_| (0..=255).all(same))
+    }
+
     /// Colours of the classes, where the set knows them.
     pub fn palette(&self) -> Option<&[[u8; 3]]> {
         self.source.palette()

@@ -49,7 +49,8 @@ pub struct DatasetConfig {
     pub imgMaxSize: u32,
     /// Padded widths and heights are multiples of this.
     pub padding_constant: u32,
-    /// Image pixels per label pixel in training, one direction; must be the network's output stride.
+    /// Image pixels per label pixel in training, one direction: the network's output stride, or 1 for labels as large as
+    /// the image, to whose size the scores are then enlarged.
     pub segm_downsampling_rate: u32,
     /// Flip half of the training samples left to right.
     pub random_flip: bool,

@@ -10,8 +10,10 @@
 //!
 //! # How to add a loss
 //!
-//! Implement [`Loss`] in a file of this folder, with a line in [`of`] if a configuration is to ask for it, or anywhere
-//! for [`crate::train::Trainer::with_loss`]. Heads of deep supervision have the same loss, times their weight.
+//! Implement [`Loss`] in a file of this folder, with its parameters and a variant of [`Term`] if a configuration is to
+//! ask for it, or anywhere for [`crate::train::Trainer::with_loss`]. Heads of deep supervision have the same loss, times
+//! their weight. Where labels are larger than the scores, scores come enlarged, all at once: a loss that takes them in
+//! tiles ([`tiles::sum`]) says so in [`Loss::enlarges`], and needs a fraction of the memory.
 //!
 //! ```
 //! use segdist::loss::{CrossEntropy, Form, Loss};
@@ -35,15 +37,30 @@
 //! assert_eq!(sums.double_value(&[1]), 1.0);
 //! ```
 
+mod class_weights;
+mod config;
 mod cross_entropy;
+mod dice;
+mod focal;
+mod lovasz;
 mod objective;
+mod ohem;
+mod sum;
+pub mod tiles;
 
-pub use cross_entropy::{CrossEntropy, correct_pixels, summed_nll};
+pub use class_weights::ClassWeights;
+pub use config::{LossConfig, Term};
+pub use cross_entropy::{CrossEntropy, CrossEntropyConfig, correct_pixels, summed_nll};
+pub use dice::{Dice, DiceConfig, Together};
+pub use focal::{Focal, FocalConfig};
+pub use lovasz::Lovasz;
 pub use objective::{BatchSize, Objective};
+pub use ohem::{Ohem, OhemConfig, Over};
+pub use sum::{MeanOfMicroBatches, WeightedSum};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// The label of a pixel that counts for nothing.
 pub const IGNORE: i64 = -1;
@@ -56,7 +73,8 @@ pub enum Form {
     /// S₀ ÷ S₁, where S₁ depends on the scores as well, but not smoothly: pixels chosen by their loss (OHEM).
     MeanOfChosen,
     /// Any smooth function of S, such as Dice over the global batch. The sums go over the ranks between forward and
-    /// backward; where a rank has several micro-batches, each is run forward twice.
+    /// backward; where a rank has several micro-batches, each is run forward twice, unless [`Loss::label_sums`] are
+    /// enough.
     Joint,
 }
 
@@ -67,6 +85,11 @@ pub trait Loss: Send + Sync {
     /// `logits`: f32 (n, classes, h, w), n ≥ 1; `labels`: i64 (n, h, w) in -1 … classes - 1. Pixels of label
     /// [`IGNORE`] add nothing to any sum.
     fn sums(&self, logits: &Tensor, labels: &Tensor) -> Tensor;
+
+    /// Whether `sums` takes logits that are smaller than the labels, for the enlarged ones that they stand for.
+    fn enlarges(&self) -> bool {
+        false
+    }
 
     /// How many sums there are; two unless `value` is another function than their quotient.
     fn length(&self) -> usize {
@@ -80,8 +103,13 @@ pub trait Loss: Send + Sync {
     ///
     /// 0 for sums that are all 0: a batch without a labelled pixel.
     fn value(&self, sums: &Tensor) -> Tensor {
-        let (sum, divisor) = (sums.get(0), sums.get(1));
-        if divisor.double_value(&[]) == 0.0 { sum } else { sum / divisor }
+        quotient(sums)
+    }
+
+    /// The sums that do not depend on the scores, and 0 for the others; None unless that is enough to differentiate
+    /// `value` by the others. It spares a [`Form::Joint`] the second forward pass.
+    fn label_sums(&self, _labels: &Tensor) -> Option<Tensor> {
+        None
     }
 
     /// About how large S₁ may get in a global batch of this size. Backward starts from S₀ ÷ a power of two near it, so
@@ -91,6 +119,22 @@ pub trait Loss: Send + Sync {
     }
 }
 
+/// S₀ ÷ S₁, and S₀ where S₁ is 0.
+fn quotient(sums: &Tensor) -> Tensor {
+    let (sum, divisor) = (sums.get(0), sums.get(1));
+    let nothing = divisor.eq(0.0).to_kind(Kind::Double);
+    sum / (divisor + nothing)
+}
+
+/// The sums of a loss of scores that may be smaller than the labels.
+fn sums_at_label_size(loss: &dyn Loss, logits: &Tensor, labels: &Tensor) -> Tensor {
+    if loss.enlarges() || tiles::fits(logits, labels) {
+        return loss.sums(logits, labels).to_kind(Kind::Double);
+    }
+    let enlarged = logits.to_kind(Kind::Float).upsample_bilinear2d(&labels.size()[1..], false, None, None);
+    loss.sums(&enlarged, labels).to_kind(Kind::Double)
+}
+
 /// TRAIN.loss_norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -98,9 +142,4 @@ pub trait Loss: Send + Sync {
 pub enum LossNorm {
     Global,
     PerRank,
-}
-
-/// The loss that a configuration asks for.
-pub fn of(norm: LossNorm) -> Box<dyn Loss> {
-    Box::new(CrossEntropy { norm })
 }

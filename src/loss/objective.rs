@@ -1,13 +1,15 @@
 //! A loss over all heads of a network: what backward starts from, and what its gradients are then multiplied by.
 
-use super::{Form, Loss};
-use tch::{Kind, Tensor};
+use super::{Form, Loss, sums_at_label_size};
+use tch::Tensor;
 
 /// How large a global batch may get, by the configuration alone, so that every rank knows it without asking.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchSize {
     /// Label pixels.
     pub pixels: f64,
+    /// Images.
+    pub images: f64,
     /// Micro-batches.
     pub micro_batches: f64,
 }
@@ -50,8 +52,13 @@ impl Objective {
 
     /// The sums of one micro-batch, f64 (heads · sums), from the scores of its heads.
     pub fn sums(&self, heads: &[Tensor], labels: &Tensor) -> Tensor {
-        let of_head = |logits: &Tensor| self.loss.sums(logits, labels).to_kind(Kind::Double);
+        let of_head = |logits: &Tensor| sums_at_label_size(&*self.loss, logits, labels);
         Tensor::cat(&heads.iter().map(of_head).collect::<Vec<_>>(), 0)
+    }
+
+    /// What [`Objective::slopes`] needs of a micro-batch, f64 (heads · sums), where the labels alone tell it.
+    pub fn label_sums(&self, labels: &Tensor) -> Option<Tensor> {
+        self.loss.label_sums(labels).map(|sums| sums.repeat([self.weights.len() as i64]))
     }
 
     /// What backward starts from with the sums of one micro-batch, before those of all ranks are known.
@@ -94,12 +101,13 @@ impl Objective {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::{LossNorm, of};
+    use crate::loss::{LossConfig, LossNorm};
+    use tch::Kind;
 
-    const SIZE: BatchSize = BatchSize { pixels: 5.0, micro_batches: 3.0 };
+    const SIZE: BatchSize = BatchSize { pixels: 5.0, images: 3.0, micro_batches: 3.0 };
 
     fn objective(norm: LossNorm) -> Objective {
-        Objective::new(of(norm), vec![1.0, 0.4], SIZE)
+        Objective::new(LossConfig::default().build(norm, 3, None), vec![1.0, 0.4], SIZE)
     }
 
     #[test]

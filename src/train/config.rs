@@ -1,7 +1,7 @@
 //! TRAIN: the recipe's numbers.
 
 use crate::fault::require;
-use crate::loss::LossNorm;
+use crate::loss::{LossConfig, LossNorm};
 use crate::optim::{Amp, LossScale, Optim, Rule};
 use crate::schedule::{self, Curve, Schedule};
 use schemars::JsonSchema;
@@ -59,7 +59,11 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Label of padded pixels: -1 ignores them; 0 trains them as class 0, as the reference does by mistake.
     pub padding_label: i64,
-    /// global: one mean over all ranks' labelled pixels; per_rank: the reference's mean of every rank's mean.
+    /// A loss (ce, ohem, focal, dice, lovasz) or a weighted sum, [ce 1.0, dice 3.0], with parameters as in
+    /// {ce: {smoothing: 0.1, class_weights: balanced}, dice: {weight: 3.0, over: batch}}.
+    #[schemars(with = "String")]
+    pub loss: LossConfig,
+    /// global: one loss over all ranks' labelled pixels; per_rank: the reference's mean of every micro-batch's loss.
     pub loss_norm: LossNorm,
     /// Mixed precision: off, bf16, or fp16 with a loss scale that follows overflows (for GPUs; few CPUs have it, the
     /// others convert).
@@ -115,6 +119,7 @@ impl Default for TrainConfig {
             disp_iter: 20,
             seed: 304,
             padding_label: -1,
+            loss: LossConfig::default(),
             loss_norm: LossNorm::Global,
             amp: Amp::Off,
             loss_scale: 65536.0,
@@ -200,6 +205,7 @@ impl TrainConfig {
         ] {
             require(value >= 0.0 && value.is_finite(), || format!("TRAIN.{key} is {value}: set it to 0 or more"))?;
         }
+        self.loss.validate().map_err(|problem| format!("TRAIN.loss: {problem}"))?;
         let exact = self.loss_scale.to_bits() & ((1 << 52) - 1) == 0 && (1.0..=1e18).contains(&self.loss_scale);
         require(exact, || format!("TRAIN.loss_scale is {}: set it to a power of two, such as 65536", self.loss_scale))?;
         require((0.0..=1.0).contains(&self.warmup_factor), || {

@@ -36,6 +36,23 @@ impl Data {
         Ok(Data { train: Samples { source, order }, val })
     }
 
+    /// Pixels of each class, where TRAIN.loss has weights that follow them.
+    pub fn class_pixels(&self, recipe: &Recipe) -> anyhow::Result<Option<Vec<u64>>> {
+        if !recipe.train.loss.is_balanced() {
+            return Ok(None);
+        }
+        let DatasetConfig { list_train, num_class, .. } = recipe.dataset;
+        let Some(pixels) = self.train.source.class_pixels() else {
+            crate::bad_input!(
+                "{list_train}: there are no pixel counts of these classes, which TRAIN.loss needs for class_weights \
+                 balanced: pack the set with `segdist pack` and the same label map, or list the weights"
+            );
+        };
+        let mut pixels = pixels.to_vec();
+        pixels.resize(*num_class, 0);
+        Ok(Some(pixels))
+    }
+
     /// This rank's micro-batches from `step` on.
     pub fn load(&self, job: &Job, place: &Place, step: u64, comm: &dyn Comm) -> anyhow::Result<Loader> {
         let train = job.recipe.train;

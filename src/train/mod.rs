@@ -34,7 +34,7 @@ use crate::data::loader::Loader;
 use crate::data::order::ORDER_VERSION;
 use crate::eval::ValConfig;
 use crate::fault::{self, BadInput};
-use crate::loss::BatchSize;
+use crate::loss::{BatchSize, Loss};
 use crate::model::{ModelConfig, Network};
 use crate::stop::StopRequest;
 use crate::sync::DistConfig;
@@ -70,6 +70,11 @@ pub struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
+    /// TRAIN's loss. `pixels`: of each class in the training set, where balanced weights are to follow them.
+    fn loss(&self, pixels: Option<&[u64]>) -> Box<dyn Loss> {
+        self.train.loss.build(self.train.loss_norm, self.dataset.num_class, pixels)
+    }
+
     /// How large an update of so many images may get.
     fn batch_size(&self, global_batch: usize) -> BatchSize {
         let DatasetConfig { imgMaxSize, crop, segm_downsampling_rate, .. } = *self.dataset;
@@ -79,6 +84,7 @@ impl Recipe<'_> {
         let pixels = if crop > 0 { f64::from(crop).powi(2) } else { long * short };
         BatchSize {
             pixels: global_batch as f64 * pixels / f64::from(segm_downsampling_rate.max(1)).powi(2),
+            images: global_batch as f64,
             micro_batches: global_batch.div_ceil(self.train.batch_size_per_gpu.max(1)) as f64,
         }
     }
@@ -224,7 +230,8 @@ impl<'a> Run<'a> {
         let steps = journal.channel(comm.clone(), Lane::Step);
         let links = Links::connect(recipe, &replica.flat, &steps, &journal)?;
         let batches = data.load(job, &place, beginning.step, all)?;
-        let trainer = Trainer::new(recipe, replica, links, batches, &beginning)?;
+        let loss = recipe.loss(data.class_pixels(recipe)?.as_deref());
+        let trainer = Trainer::new(recipe, replica, links, batches, &beginning)?.with_loss(loss);
         let total = recipe.train.total_steps();
         let evaluated = data.val.is_none() || state.scores.iter().any(|score| score.step == total);
         let was_finished = beginning.checkpoint.is_some() && state.step == total && evaluated;

@@ -11,7 +11,7 @@ use crate::comm::{CommError, agree};
 use crate::data::batch::{DeviceBatch, HostBatch};
 use crate::data::batch_source::{BatchSource, StepBatch};
 use crate::fault;
-use crate::loss::{self, Loss, Objective};
+use crate::loss::{self, IGNORE, Loss, Objective};
 use crate::model::layers::DropoutKey;
 use crate::model::{self, BnRunning, Network, Pass};
 use crate::optim::{LossScale, Optimizer};
@@ -89,7 +89,7 @@ impl<B: BatchSource> Trainer<B> {
             batches,
             coming: None,
             links,
-            objective: Objective::new(loss::of(recipe.train.loss_norm), weights, size),
+            objective: Objective::new(recipe.loss(None), weights, size),
             schedule: recipe.train.schedule(),
             running: recipe.model.bn_running,
             config: recipe.train.clone(),
@@ -236,7 +236,7 @@ impl<B: BatchSource> Trainer<B> {
     fn forward_and_backward(&mut self, batch: &StepBatch) -> anyhow::Result<(Local, f64)> {
         let trace = self.links.journal.trace.clone();
         let late = self.objective.divides_late();
-        let mut slopes = if late || batch.rounds.len() == 1 { None } else { Some(self.look_ahead(batch)?) };
+        let mut slopes = if late { None } else { self.look_ahead(batch)? };
         self.links.reducer.zero();
         let mut local = Local::new(self.objective.length(), self.is_shown());
         let mut backward_s = 0.0;
@@ -257,15 +257,28 @@ impl<B: BatchSource> Trainer<B> {
         Ok((local, backward_s))
     }
 
-    /// The slopes of a loss that needs the sums of all rounds before the first backward.
-    fn look_ahead(&self, batch: &StepBatch) -> anyhow::Result<Tensor> {
+    /// The slopes of a loss that needs the sums of all rounds before the first backward: from the labels where they are
+    /// enough, else from forward passes, unless the only one is still to be made.
+    fn look_ahead(&self, batch: &StepBatch) -> anyhow::Result<Option<Tensor>> {
         let mut local = Local::new(self.objective.length(), false);
+        let nothing = Tensor::full([1, 1, 1], IGNORE, (Kind::Int64, Device::Cpu));
+        // The same on all ranks, those without a micro-batch included.
+        if self.objective.label_sums(&nothing).is_some() {
+            for part in batch.rounds.iter().flatten() {
+                let sums = self.objective.label_sums(&part.labels(Device::Cpu)).unwrap_or_default();
+                local.add(&sums, part.valid, Tensor::new);
+            }
+            return Ok(Some(self.slopes(&local)?));
+        }
+        if batch.rounds.len() == 1 {
+            return Ok(None);
+        }
         for part in &batch.rounds {
             tch::no_grad(|| self.forward(part, &mut local))?;
         }
         // The same passes are made again, and counted then.
         self.network.discard_statistics();
-        Ok(self.slopes(&local)?)
+        Ok(Some(self.slopes(&local)?))
     }
 
     fn slopes(&self, local: &Local) -> Result<Tensor, CommError> {

@@ -59,7 +59,7 @@ pub fn pass(train: bool) -> Pass<'static> {
 }
 
 /// Numbers in [-1, 1) that are a function of the name and the index alone.
-fn uniform(name: &str, count: i64) -> Vec<f32> {
+pub fn uniform(name: &str, count: i64) -> Vec<f32> {
     let fnv = |state: u64, byte: u8| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
     let state = name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv);
     let number = |index: u64| {

@@ -15,6 +15,7 @@ mod durable;
 mod fused;
 mod history;
 mod loader;
+mod losses;
 mod metrics;
 mod model_parts;
 mod network_pairs;

@@ -7,6 +7,7 @@ mod golden;
 
 mod empty_batch;
 mod eval;
+mod losses;
 mod seams;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -23,14 +23,14 @@ const STEPS: usize = 3;
 
 /// What is trained, in three steps of four images; the network keeps its activations near 1 while batch norm is the identity.
 #[derive(Clone)]
-struct Setting {
-    dataset: DatasetConfig,
-    model: ModelConfig,
-    train: TrainConfig,
-    dist: DistConfig,
+pub struct Setting {
+    pub dataset: DatasetConfig,
+    pub model: ModelConfig,
+    pub train: TrainConfig,
+    pub dist: DistConfig,
 }
 
-fn setting(decoder: &str) -> Setting {
+pub fn setting(decoder: &str) -> Setting {
     Setting {
         dataset: DatasetConfig {
             num_class: CLASSES,
@@ -64,10 +64,10 @@ impl Setting {
         Recipe { dataset: &self.dataset, model: &self.model, train: &self.train, dist: &self.dist }
     }
 
-    fn synthetic(&self, comm: &dyn Comm) -> Synthetic {
+    pub fn synthetic(&self, comm: &dyn Comm) -> Synthetic {
         let spec = SyntheticSpec {
             size: (SIDE, SIDE),
-            rate: 8,
+            rate: self.dataset.segm_downsampling_rate,
             num_class: CLASSES,
             global_batch: self.train.global_batch,
             micro_batch: self.train.batch_size_per_gpu,
@@ -77,7 +77,7 @@ impl Setting {
     }
 
     /// A trainer of one rank, over TRAIN's own backend or another.
-    fn trainer<B: BatchSource>(&self, comm: &Arc<dyn Comm>, batches: B, backend: Option<Backend>) -> Trainer<B> {
+    pub fn trainer<B: BatchSource>(&self, comm: &Arc<dyn Comm>, batches: B, backend: Option<Backend>) -> Trainer<B> {
         tch::set_num_threads(1);
         let recipe = self.recipe();
         let replica = Replica::build(&recipe, tch::Device::Cpu).unwrap();
@@ -96,13 +96,13 @@ impl Setting {
 }
 
 /// The losses of a run, its last learning rate, and the parameters that it ends with.
-struct Outcome {
-    losses: Vec<f64>,
-    lr: f64,
-    parameters: Vec<f32>,
+pub struct Outcome {
+    pub losses: Vec<f64>,
+    pub lr: f64,
+    pub parameters: Vec<f32>,
 }
 
-fn run<B: BatchSource>(mut trainer: Trainer<B>) -> Outcome {
+pub fn run<B: BatchSource>(mut trainer: Trainer<B>) -> Outcome {
     let updates: Vec<_> = (0..STEPS).map(|_| trainer.step(false).unwrap()).collect();
     assert!(updates.iter().all(|update| update.committed));
     let trained = trainer.network().store.variables.iter().filter(|variable| variable.role != Role::Buffer);
@@ -115,7 +115,7 @@ fn run<B: BatchSource>(mut trainer: Trainer<B>) -> Outcome {
 }
 
 #[track_caller]
-fn assert_alike(ours: &Outcome, theirs: &Outcome, tolerance: f64) {
+pub fn assert_alike(ours: &Outcome, theirs: &Outcome, tolerance: f64) {
     for (a, b) in ours.losses.iter().zip(&theirs.losses) {
         assert!((a - b).abs() <= tolerance * b.abs(), "{:?} for {:?}", ours.losses, theirs.losses);
     }
@@ -127,7 +127,7 @@ fn assert_alike(ours: &Outcome, theirs: &Outcome, tolerance: f64) {
 
 /// Every number of ranks must end where the first does, and all ranks of it in the same bits.
 #[track_caller]
-fn equal_on(ranks: &[usize], body: impl Fn(Arc<dyn Comm>) -> Outcome + Sync) -> Outcome {
+pub fn equal_on(ranks: &[usize], body: impl Fn(Arc<dyn Comm>) -> Outcome + Sync) -> Outcome {
     let mut all = ranks.iter().map(|&count| {
         let mut of_ranks = threads::run(count, &body);
         assert!(of_ranks.iter().all(|one| one.parameters == of_ranks[0].parameters), "ranks differ");
@@ -349,7 +349,7 @@ fn batches_without_a_labelled_pixel_have_no_loss_and_move_nothing() {
     let _threads = crate::one_thread();
     let mut setting = setting("c1_deepsup");
     setting.train.weight_decay = 0.0;
-    let losses: [fn() -> Box<dyn Loss>; 2] = [|| Box::new(CrossEntropy { norm: LossNorm::Global }), || Box::new(Hard)];
+    let losses: [fn() -> Box<dyn Loss>; 2] = [|| Box::new(CrossEntropy::default()), || Box::new(Hard)];
     for loss in losses {
         let ended = threads::run(2, |comm| {
             let mut trainer = setting.trainer(&comm, grey(&*comm, -1, None), None).with_loss(loss());

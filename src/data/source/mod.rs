@@ -79,6 +79,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Pixels of each class by the source's own label map (the reference's rule where it has none), where it knows them.
+    fn class_pixels(&self) -> Option<&[u64]> {
+        None
+    }
+
     /// Colours of the classes, where the source knows them.
     fn palette(&self) -> Option<&[[u8; 3]]> {
         None

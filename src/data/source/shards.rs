@@ -97,6 +97,10 @@ impl Source for Shards {
         self.set.index.classes.as_deref()
     }
 
+    fn class_pixels(&self) -> Option<&[u64]> {
+        self.set.index.pixels.as_deref()
+    }
+
     fn palette(&self) -> Option<&[[u8; 3]]> {
         self.set.index.palette.as_deref()
     }
