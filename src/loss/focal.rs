@@ -46,7 +46,7 @@ impl Focal {
         let nll = logits.binary_cross_entropy_with_logits::<Tensor>(&truth, None, None, Reduction::None);
         let mut loss = (1f64 - nll.neg().exp()).pow_tensor_scalar(config.gamma) * nll;
         if let Some(alpha) = config.alpha {
-            loss = loss * (truth * (2.0 * alpha - 1.0) + (1.0 - alpha));
+            loss *= truth * (2.0 * alpha - 1.0) + (1.0 - alpha);
         }
         let sum = (loss.mean_dim([1i64].as_slice(), false, Kind::Float) * &labelled).sum(Kind::Double);
         Tensor::stack(&[sum, labelled.sum(Kind::Double)], 0)

@@ -11,6 +11,7 @@ mod disk_full;
 mod going_on;
 mod guide;
 mod hostile_weights;
+mod losses;
 mod messages;
 mod nonsense_state;
 mod own_data;
