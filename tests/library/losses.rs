@@ -101,7 +101,7 @@ fn tiles_of_rows_give_the_loss_of_the_whole_enlarged_scores() {
             let loss = loss(text, CLASSES);
             let (value, gradient) = measured(&*loss, &scores, &labels);
             let small = scores.copy().set_requires_grad(true);
-            let whole = small.upsample_bilinear2d(&label_size, false, None, None);
+            let whole = small.upsample_bilinear2d(label_size, false, None, None);
             let plain = loss.value(&loss.sums(&whole, &labels).to_kind(Kind::Double));
             plain.backward();
             let plain = plain.double_value(&[]);

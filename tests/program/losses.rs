@@ -24,7 +24,7 @@ fn balanced_weights_at_full_resolution_train_on_a_pack_and_are_refused_without_o
     let pack = pack.iter().flat_map(|(flag, path)| [flag.to_string(), path.to_str().unwrap().into()]);
     run(segdist().arg("pack").args(pack).args(["--num-class", "4"]), 60).ok();
     let shards = format!("DATASET.list_train={}", shards.to_str().unwrap());
-    let (ended, dir) = train("packed", &[shards.clone()]);
+    let (ended, dir) = train("packed", std::slice::from_ref(&shards));
     ended.ok();
     let found = losses(&dir);
     assert!(found.len() == 2 && found.iter().all(|loss| loss.is_finite() && *loss > 0.5), "{found:?}");
