@@ -85,7 +85,7 @@ impl Loader {
         let images: usize = order.step(start).micro_batches.iter().map(|micro| micro.samples.len()).sum();
         let ahead = 2 + threads.div_ceil((images / share.ranks.max(1)).max(1));
         let shared = Arc::new(Shared { order, assembler, share, stopped: AtomicBool::new(false) });
-        log::info!("loader: {threads} threads, {ahead} steps ahead");
+        log::debug!("loader: {threads} threads, {ahead} steps ahead");
         let mut loader = Loader { pool, shared, coming: VecDeque::new(), next: start, ahead };
         loader.hand_out();
         Ok(loader)

@@ -107,7 +107,7 @@ def segdist(images, folder, seed, steps, *initial):
            str(ROOT / "configs/camvid-mobilenetv2dilated-c1_deepsup.yaml"), "DIR", str(folder / f"run-{seed}"),
            "DATASET.root_dataset", str(images), "DATASET.label_map", str(ROOT / "configs/camvid-labels.yaml"),
            "DATASET.imgSizes", f"({SIZE},)", "TRAIN.seed", str(seed), "TRAIN.batch_size_per_gpu", str(BATCH),
-           "TRAIN.num_epoch", "1", "TRAIN.epoch_iters", str(steps), *initial]
+           "TRAIN.num_epoch", "1", "TRAIN.epoch_iters", str(steps), "MODEL.bn_recalibrate", "0", *initial]
     subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
     events = [json.loads(line) for line in open(folder / f"run-{seed}" / "metrics.jsonl")]
     return next(event["mean_iou"] for event in reversed(events) if event["event"] == "eval")
