@@ -66,7 +66,9 @@ fn photographs_become_small_enough_for_a_phone() {
     // Six pictures of three panels, with the noise of a camera.
     let (width, height) = (1920u32, 480u32);
     let noise = |at: u32| {
-        ((at / 3 % width / 8 + at / 3 / width / 8) % 200) as u8 + (at.wrapping_mul(2_654_435_761) >> 28) as u8
+        let mixed = at.wrapping_mul(2_654_435_761);
+        let mixed = (mixed ^ mixed >> 15).wrapping_mul(2_246_822_519);
+        ((at / 3 % width / 8 + at / 3 / width / 8) % 200) as u8 + ((mixed ^ mixed >> 13) & 7) as u8
     };
     let pixels: Vec<u8> = (0..3 * width * height).map(noise).collect();
     let png = picture::rgb(width, height, &pixels).unwrap();
