@@ -205,6 +205,35 @@ def unet_case(encoder):
     return Case(version(smp), net, names, inner.maps, scores)
 
 
+def smp_segformer_case(encoder):
+    """segmentation_models.pytorch's own decoder over transformers' MiT."""
+    import segmentation_models_pytorch as smp
+    from segmentation_models_pytorch.base import SegmentationHead
+    from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
+
+    inner = segformer_case(encoder)
+    decoder = SegformerDecoder([3, 0, *MIT[encoder][0]])
+    parts = {"inner": inner.module, "decoder": decoder, "segmentation_head": SegmentationHead(256, CLASSES, 1, None, 4)}
+
+    def names(name):
+        if name.startswith("inner."):
+            ours = inner.names(name.removeprefix("inner."))
+            return ours if ours and ours.startswith("encoder.") else None
+        for i in range(4):
+            name = name.replace(f"mlp_stage.{i}.linear", f"linear_c.{3 - i}.proj")
+        for old, new in [("fuse_stage.0", "linear_fuse"), ("fuse_stage.1", "batch_norm"), ("segmentation_head.0", "decoder.classifier")]:
+            name = name.replace(old, new)
+        return name
+
+    net = torch.nn.ModuleDict(parts)
+
+    def scores(x):
+        empty = x.new_zeros(x.shape[0], 0, x.shape[2] // 2, x.shape[3] // 2)
+        return net["segmentation_head"](decoder([x, empty, *inner.maps(x)])), None
+
+    return Case(version(smp), net, names, inner.maps, scores, EVEN_SIZE)
+
+
 def deeplab_case(encoder):
     import segmentation_models_pytorch as smp
     from segmentation_models_pytorch.base import SegmentationHead
@@ -232,6 +261,7 @@ CASES = [
         "resnet18", "resnet34", "resnet50", "resnet50dilated", "resnet101", "resnext50", "resnext101_32x8d",
         "resnext101_64x4d"]],
     *[(e, "segformer", segformer_case) for e in MIT],
+    ("mit_b0", "segformer_smp", smp_segformer_case),
     *[(e, "uperhead", uperhead_case) for e in CONVNEXT],
     *[(f"{family}_vit{size}{patch}", "linear", vit_case) for family, patch in [("dinov2", 14), ("dinov3", 16)] for size in "sbl"],
     *[(e, "unet", unet_case) for e in ["resnet18", "resnet50", "mit_b0", "convnext_tiny"]],

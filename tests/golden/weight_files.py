@@ -3,15 +3,17 @@
 
     python tests/golden/weight_files.py SEGDIST IMAGES... [--only PART]
 
-SEGDIST is the program, IMAGES are three pictures or more, PART is a pattern of titles. Every network gets well-scaled random values, is saved by its
-package, and labels the pictures with its own upsampling; segdist loads the saved file, labels the same pictures
-(`segdist predict`) and gives the same probabilities (`segdist convert --to torchscript`). Then it writes the weights in
-the package's form (`convert --to hf|smp|torchvision`), and the package opens them. One line for each network; exit code 1
-where one differs. Needs torch, torchvision, timm, transformers and segmentation_models_pytorch.
+SEGDIST is the program, IMAGES are three pictures or more, PART is a pattern of titles. Every network gets well-scaled random
+values, is saved by its package, and labels the pictures with its own upsampling; segdist loads the saved file, labels the same
+pictures (`segdist predict`), finds the package's labels right (`segdist eval`, whose accuracy is the share of equal labels) and
+gives the same probabilities (`segdist convert --to torchscript`). Then it writes the weights in the package's form (`convert
+--to hf|smp|torchvision`), and the package opens them. One row of src/guide/networks.md for each network; exit code 1 where one
+differs. Needs torch, torchvision, timm, transformers and segmentation_models_pytorch.
 """
 
 import argparse
 import itertools
+import json
 import math
 import re
 import subprocess
@@ -80,6 +82,7 @@ class Network:
     """A package's network, how it is saved, and what it is called in segdist."""
 
     def __init__(self, title, model, encoder, decoder, save, logits, to=None, reopen=None, size=(256, 352), multiple=32):
+        self.name = f"{encoder} + {decoder}"
         self.title, self.model, self.save, self.logits, self.to, self.reopen = title, model, save, logits, to, reopen
         self.size = size
         self.keys = [f"MODEL.arch_encoder={encoder}", f"MODEL.arch_decoder={decoder}", "MODEL.stem=plain"]
@@ -156,7 +159,7 @@ def vit(name, model, encoder, save, tokens, prefix, **options):
         rows, columns = -(-x.shape[2] // side), -(-x.shape[3] // side)
         return tokens(model, x)[:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
 
-    return Encoder(name, model, encoder, save, last_map, 384, **options)
+    return Encoder(name, model, encoder, save, last_map, VIT[encoder[10]]["hidden_size"], **options)
 
 
 MIT = dict(
@@ -169,7 +172,12 @@ MIT = dict(
 )
 WIDTHS = dict(tiny=96, small=96, base=128, large=192)
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-VIT_S = dict(hidden_size=384, num_attention_heads=6, num_hidden_layers=12)
+VIT = dict(
+    s=dict(hidden_size=384, num_attention_heads=6, num_hidden_layers=12),
+    b=dict(hidden_size=768, num_attention_heads=12, num_hidden_layers=12),
+    l=dict(hidden_size=1024, num_attention_heads=16, num_hidden_layers=24),
+)
+SIZES = dict(s="small", b="base", l="large")
 DINOV2 = dict(size=(518, 518), multiple=14)
 
 
@@ -190,13 +198,15 @@ def whole_networks():
         for encoder in ["resnet18", "resnet34", "resnet50", "resnet101"]:
             yield of_smp(kind, encoder, decoder)
     yield of_smp("Unet", "mit_b0", "unet")
-    yield of_smp("Segformer", "mit_b0", "segformer")
+    for size in ("b0", "b2"):
+        yield of_smp("Segformer", f"mit_{size}", "segformer_smp")
 
 
 def encoders():
     models = torchvision.models
     for name, build in [("resnet18", models.resnet18), ("resnet34", models.resnet34), ("resnet50", models.resnet50),
-                        ("resnet101", models.resnet101), ("resnext50", models.resnext50_32x4d), ("resnext101_32x8d", models.resnext101_32x8d)]:
+                        ("resnet101", models.resnet101), ("resnext50", models.resnext50_32x4d), ("resnext101_32x8d", models.resnext101_32x8d),
+                        ("resnext101_64x4d", models.resnext101_64x4d)]:
         yield resnet(f"torchvision {name}", build, name, "torchvision")
     yield resnet("timm resnet50", lambda: timm.create_model("resnet50"), "resnet50")
     features = lambda model, x: normalized(model.features(x))
@@ -207,27 +217,50 @@ def encoders():
     model = hf.ConvNextForImageClassification(hf.ConvNextConfig(**convnext("tiny")))
     features = lambda model, x: normalized(model.convnext(x, output_hidden_states=True).hidden_states[-1])
     yield Encoder("transformers ConvNeXt-tiny", model, "convnext_tiny", save_hf, features, 768)
-    model = timm.create_model("vit_small_patch14_dinov2", dynamic_img_size=True, dynamic_img_pad=True)
+    yield from vits()
+
+
+def vits():
     tokens = lambda model, x: model.forward_features(x)
-    yield vit("timm DINOv2 ViT-S", model, "dinov2_vits14", save_pth, tokens, 1, **DINOV2)
-    yield vit("timm DINOv2 ViT-S, another grid", model, "dinov2_vits14", save_pth, tokens, 1, size=(252, 336), multiple=14)
     hidden = lambda model, x: model(x).last_hidden_state
-    model = hf.Dinov2Model(hf.Dinov2Config(image_size=518, patch_size=14, **VIT_S))
-    yield vit("transformers DINOv2 ViT-S", model, "dinov2_vits14", save_hf, hidden, 1, **DINOV2)
-    model = timm.create_model("vit_small_patch16_dinov3", dynamic_img_size=True)
-    yield vit("timm DINOv3 ViT-S", model, "dinov3_vits16", save_pth, tokens, 5, multiple=16)
-    model = hf.DINOv3ViTModel(hf.DINOv3ViTConfig(intermediate_size=1536, num_register_tokens=4, query_bias=False, value_bias=False, **VIT_S))
-    yield vit("transformers DINOv3 ViT-S", model, "dinov3_vits16", save_hf, hidden, 5, multiple=16)
+    for letter, size in SIZES.items():
+        wide = VIT[letter]["hidden_size"]
+        build = lambda family, **more: timm.create_model(f"vit_{size}_patch{family}", dynamic_img_size=True, **more)
+        model = build("14_dinov2", dynamic_img_pad=True)
+        yield vit(f"timm DINOv2 ViT-{letter.upper()}", model, f"dinov2_vit{letter}14", save_pth, tokens, 1, **DINOV2)
+        if letter == "s":
+            grid = dict(size=(252, 336), multiple=14)
+            yield vit("timm DINOv2 ViT-S, another grid", model, "dinov2_vits14", save_pth, tokens, 1, **grid)
+        model = hf.Dinov2Model(hf.Dinov2Config(image_size=518, patch_size=14, **VIT[letter]))
+        yield vit(f"transformers DINOv2 ViT-{letter.upper()}", model, f"dinov2_vit{letter}14", save_hf, hidden, 1, **DINOV2)
+        model = build("16_dinov3")
+        yield vit(f"timm DINOv3 ViT-{letter.upper()}", model, f"dinov3_vit{letter}16", save_pth, tokens, 5, multiple=16)
+        biases = dict(query_bias=False, value_bias=False)
+        config = hf.DINOv3ViTConfig(intermediate_size=4 * wide, num_register_tokens=4, **biases, **VIT[letter])
+        yield vit(f"transformers DINOv3 ViT-{letter.upper()}", hf.DINOv3ViTModel(config), f"dinov3_vit{letter}16", save_hf, hidden, 5, multiple=16)
+
+
+def evaluated(network, segdist, folder, weights):
+    """The share of pixels to which `segdist eval` gives the labels in the folder."""
+    lists = [f"DATASET.root_dataset={folder}", "DATASET.list_val=images:truth"]
+    said = run(segdist, "eval", "--checkpoint", "weights", "--json", *network.keys, *weights, *lists)
+    return json.loads(next(line for line in said.splitlines() if line.startswith("{")))["pixel_accuracy"]
+
+
+def pixels_of(path):
+    return torch.from_numpy(np.array(Image.open(path)))
 
 
 def check(network, segdist, paths, folder):
-    """The line for a network, and whether it is as it should be."""
+    """The row for a network, and whether it is as it should be."""
     fill(network.model, 1)
     height, width = network.size
     pictures = []
+    for name in ("images", "truth"):
+        (folder / name).mkdir()
     for path in paths:
         # PNG, since decoders of JPEG differ; of the network's size, so that no resizing differs.
-        pictures.append(folder / f"{path.stem}.png")
+        pictures.append(folder / "images" / f"{path.stem}.png")
         Image.open(path).convert("RGB").resize((width, height), Image.BILINEAR).save(pictures[-1])
     encoder, decoder = network.saved(folder)
     files = [encoder] if decoder == encoder else [encoder, decoder]
@@ -241,23 +274,25 @@ def check(network, segdist, paths, folder):
         reopened = network.reopen(folder / "back").eval()
     worst, equal, returned = 0.0, [], []
     for picture in pictures:
-        pixels = torch.from_numpy(np.array(Image.open(picture))).permute(2, 0, 1)[None]
-        x = (pixels / 255 - MEAN) / STD
+        x = (pixels_of(picture).permute(2, 0, 1)[None] / 255 - MEAN) / STD
         with torch.no_grad():
             expected = network.logits(network.model, x)
             wanted = expected.log_softmax(1)
             worst = max(worst, float((torch.log(traced(x)) - wanted).norm() / wanted.norm()))
             if reopened is not None:
                 returned.append(float((network.logits(reopened, x) - expected).abs().max() / expected.abs().max()))
-        labels = torch.from_numpy(np.array(Image.open(folder / "labels" / f"{picture.stem}.label.png"))).long()
-        equal.append(float((labels == expected[0].argmax(0)).float().mean()))
-    classes = len(labels.unique())
-    unused = " ".join(re.sub(r".*unused: ", "unused: ", line) for line in said.splitlines() if "unused" in line)
+        theirs = expected[0].argmax(0)
+        equal.append(float((pixels_of(folder / "labels" / f"{picture.stem}.label.png") == theirs).float().mean()))
+        Image.fromarray((theirs + 1).to(torch.uint8).numpy()).save(folder / "truth" / picture.name)
+    classes = len(theirs.unique())
+    accuracy = evaluated(network, segdist, folder, weights)
+    unused = ", ".join(re.sub(r".*unused: ", "", line) for line in said.splitlines() if "unused" in line)
     source = re.search(r"names of ([^)]*)", said)
-    good = worst < 1e-4 and min(equal) >= 0.999 and max(returned, default=0) < 1e-5 and classes > 1
-    back = f"back {max(returned):.1e}" if returned else "not written"
-    line = f"{network.title} | {source and source[1]} | {worst:.1e} | {100 * min(equal):.3f} % ({classes} classes) | {back} | {unused}"
-    return line, good
+    good = worst < 1e-4 and min(*equal, accuracy) >= 0.999 and max(returned, default=0) < 1e-5 and classes > 1
+    labels = f"{100 * min(equal):.3f} %, {100 * accuracy:.3f} % ({classes} classes)"
+    back = f"{max(returned):.1e}" if returned else ""
+    row = [network.title, network.name, source and source[1], f"{worst:.1e}", labels, back, unused]
+    return f"| {' | '.join(map(str, row))} |", good
 
 
 def main():

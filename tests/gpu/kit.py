@@ -184,24 +184,39 @@ def optimizers(bench):
     return figures
 
 
-def step_spec(bench):
-    size = {"height": 600, "width": 800} if not bench.cpu else {"height": 64, "width": 64}
-    return size | {"device": bench.device, "steps": 10 if not bench.cpu else 3}
+# Of the reference: two images of 600 × 800, SGD. Of transformers: two of 512 × 512, AdamW.
+OF_TRANSFORMERS = {"mit_b0-segformer": 0.1, "convnext_tiny-uperhead": 0.4}
+
+
+def workloads(bench):
+    """Network, images, mixed precision and memory order of every line of `speed`."""
+    if bench.cpu:
+        return [("resnet18dilated-ppm_deepsup", 2, None, False), ("mit_b0-segformer", 2, None, False)]
+    big = [("resnet50dilated-ppm_deepsup", n, amp, last) for n, amp, last in ((2, None, False), (8, "bf16", True))]
+    today = [(arch, 2, amp, last) for arch in OF_TRANSFORMERS for amp, last in ((None, False), ("bf16", True))]
+    return [*big, *today, ("resnet18dilated-ppm_deepsup", 2, None, False)]
+
+
+def step_keys(bench, arch, batch, amp, channels_last, spec):
+    """What `bench step` is told of a workload."""
+    encoder, decoder = arch.split("-")
+    keys = [f"MODEL.arch_encoder={encoder}", f"MODEL.arch_decoder={decoder}", "MODEL.init=random"]
+    keys += [f"DATASET.imgSizes=({spec['height']},)", f"DATASET.imgMaxSize={spec['width']}", "DATASET.num_class=150"]
+    keys += [f"TRAIN.batch_size_per_gpu={batch}", f"TRAIN.channels_last={channels_last}", f"DIST.device={bench.device}"]
+    keys += [f"TRAIN.amp={amp}"] if amp else []
+    if arch in OF_TRANSFORMERS:
+        keys += ["DATASET.segm_downsampling_rate=4", "DATASET.padding_constant=32", "TRAIN.optim=AdamW", "TRAIN.lr_encoder=6e-5"]
+        keys += ["TRAIN.lr_decoder=6e-5", f"MODEL.drop_path={OF_TRANSFORMERS[arch]}"]
+    return keys
 
 
 def speed(bench):
     """A training step beside the same one in PyTorch, one after the other, medians."""
-    workloads = [("resnet18dilated-ppm_deepsup", 2, None, False)]
-    if not bench.cpu:
-        big = [("resnet50dilated-ppm_deepsup", n, amp, last) for n, amp, last in ((2, None, False), (8, "bf16", True))]
-        workloads = big + workloads
-    rows, spec = {}, step_spec(bench)
-    for arch, batch, amp, channels_last in workloads:
-        encoder, decoder = arch.split("-")
-        keys = [f"MODEL.arch_encoder={encoder}", f"MODEL.arch_decoder={decoder}", "MODEL.init=random"]
-        keys += [f"DATASET.imgSizes=({spec['height']},)", f"DATASET.imgMaxSize={spec['width']}", "DATASET.num_class=150"]
-        keys += [f"TRAIN.batch_size_per_gpu={batch}", f"TRAIN.channels_last={channels_last}", f"DIST.device={bench.device}"]
-        keys += [f"TRAIN.amp={amp}"] if amp else []
+    rows = {}
+    for arch, batch, amp, channels_last in workloads(bench):
+        height, width = (64, 64) if bench.cpu else (512, 512) if arch in OF_TRANSFORMERS else (600, 800)
+        spec = {"height": height, "width": width, "device": bench.device, "steps": 3 if bench.cpu else 10}
+        keys = step_keys(bench, arch, batch, amp, channels_last, spec)
         peer = spec | {"arch": arch, "batch": batch, "amp": amp, "channels_last": channels_last}
         ours, theirs = [], []
         for _ in range(2):
@@ -344,7 +359,7 @@ def sanitizer(bench):
 
 # Name, what it is, and the seconds it may take on a GPU.
 PARTS = [
-    (load, 30), (batch_norm, 60), (ranks, 60), (optimizers, 60), (speed, 150), (calls, 40), (networks, 60), (nccl, 30),
+    (load, 30), (batch_norm, 60), (ranks, 60), (optimizers, 60), (speed, 300), (calls, 40), (networks, 60), (nccl, 30),
     (overflow, 30), (checkpoints, 40), (evaluation, 40), (killed, 30), (memory, 30), (sanitizer, 60),
 ]
 # Two slow cores that others use as well.

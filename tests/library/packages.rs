@@ -182,6 +182,11 @@ fn segformer_is_that_of_transformers() {
 }
 
 #[test]
+fn segformer_smp_is_that_of_segmentation_models_pytorch() {
+    check("mit", Some("segformer_smp"));
+}
+
+#[test]
 fn convnext_with_uperhead_is_that_of_transformers() {
     check("convnext", Some("uperhead"));
 }

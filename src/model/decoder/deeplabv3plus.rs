@@ -3,7 +3,7 @@
 //! the image's size included. Encoders that can stop at stride 16, as there.
 
 use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderOptions, DecoderPlan, DecoderRow, Logits, Needs};
-use super::{MAIN_DROPOUT, coarsest, finest, resize};
+use super::{MAIN_DROPOUT, coarsest, finest, resize, resize_aligned};
 use crate::model::layers::Context;
 use crate::model::path::Path;
 use crate::model::{FeatureMap, Initial};
@@ -109,11 +109,6 @@ impl DeepLab {
         let joined = self.project.forward(&Tensor::cat(&parts, 1), context);
         context.dropout_values(MAIN_DROPOUT, DROPOUT, joined).relu_()
     }
-}
-
-/// Bilinear with corners aligned, as this decoder resizes.
-fn resize_aligned(x: &Tensor, size: &[i64]) -> Tensor {
-    x.upsample_bilinear2d(size, true, None, None)
 }
 
 impl Decoder for DeepLab {

@@ -162,6 +162,11 @@ impl DeepSupervision {
     }
 }
 
+/// Bilinear with corners aligned, as segmentation_models.pytorch resizes; `size`: height and width.
+fn resize_aligned(x: &Tensor, size: &[i64]) -> Tensor {
+    x.upsample_bilinear2d(size, true, None, None)
+}
+
 /// A 3 × 3 convolution with batch norm, `conv3x3_bn_relu` in the reference.
 fn conv3x3(path: &Path, inputs: i64, outputs: i64) -> ConvNorm {
     ConvNorm::sequential(path, ConvShape::new(inputs, outputs, 3))

@@ -1,19 +1,27 @@
 //! SegFormer's head (Xie et al. 2021, arXiv:2105.15203): every map through a linear layer, all resized to the finest, and
 //! fused by one more. As SegformerDecodeHead in transformers' modeling_segformer.py, with the names of its files.
+//!
+//! `segformer_smp` is that of segmentation_models.pytorch (decoders/segformer): 256 wide after every encoder, without dropout,
+//! the scores resized to the image's size with corners aligned.
 
 use super::{Conv2d, ConvNorm, ConvShape, Decoder, DecoderOptions, DecoderPlan, DecoderRow, Logits, Needs};
-use super::{MAIN_DROPOUT, finest, resize};
+use super::{MAIN_DROPOUT, finest, resize, resize_aligned};
 use crate::model::layers::{Context, Linear, from_tokens, to_tokens};
 use crate::model::path::Path;
 use crate::model::{FeatureMap, Initial};
 use tch::Tensor;
 
-pub(super) const ROWS: &[DecoderRow] = &[DecoderRow { name: "segformer", plan: &Plan }];
+pub(super) const ROWS: &[DecoderRow] = &[
+    DecoderRow { name: "segformer", plan: &Plan { of_smp: false } },
+    DecoderRow { name: "segformer_smp", plan: &Plan { of_smp: true } },
+];
 
 /// Channels inside, where nobody published another number with the encoder.
 const WIDTH: i64 = 256;
 
-struct Plan;
+struct Plan {
+    of_smp: bool,
+}
 
 impl DecoderPlan for Plan {
     fn needs(&self) -> Needs {
@@ -21,7 +29,7 @@ impl DecoderPlan for Plan {
     }
 
     fn output_stride(&self, maps: &[FeatureMap]) -> u32 {
-        finest(maps).stride
+        if self.of_smp { 1 } else { finest(maps).stride }
     }
 
     fn initial(&self) -> Initial {
@@ -29,7 +37,8 @@ impl DecoderPlan for Plan {
     }
 
     fn build(&self, path: &Path, maps: &[FeatureMap], options: &DecoderOptions) -> Box<dyn Decoder> {
-        Box::new(SegFormer::new(path, maps, options.width.unwrap_or(WIDTH), options.classes))
+        let head = SegFormer::new(path, maps, options.width.unwrap_or(WIDTH), options.classes);
+        Box::new(SegFormer { of_smp: self.of_smp, ..head })
     }
 }
 
@@ -39,6 +48,7 @@ struct SegFormer {
     /// Of all projections side by side, the coarsest first.
     fuse: ConvNorm,
     last: Conv2d,
+    of_smp: bool,
 }
 
 impl SegFormer {
@@ -52,6 +62,7 @@ impl SegFormer {
             projections,
             fuse,
             last: Conv2d::with_bias(&(path / "classifier"), ConvShape::new(width, classes, 1)),
+            of_smp: false,
         }
     }
 
@@ -86,6 +97,11 @@ impl Decoder for SegFormer {
             context.count(projection.weight.numel() as i64 * size[2] * size[3]);
         }
         let fused = self.fuse.forward_by(|weight| self.fused(weight, maps), context);
+        if self.of_smp {
+            let (height, width) = context.size;
+            let scores = self.last.forward(&fused.relu_(), context);
+            return Logits { main: resize_aligned(&scores, &[height, width]), deepsup: None };
+        }
         let main = self.last.forward(&context.dropout(MAIN_DROPOUT, fused).relu_(), context);
         Logits { main, deepsup: None }
     }

@@ -41,7 +41,7 @@ impl Package {
             Package::Torchvision => "torchvision takes encoders: ResNets with MODEL.stem plain, MobileNetV2",
             Package::Smp => {
                 "segmentation_models_pytorch takes ResNets with MODEL.stem plain, MobileNetV2 and mit_* with unet or \
-                 deeplabv3plus, and mit_* with segformer"
+                 deeplabv3plus, and mit_* with segformer_smp"
             }
         }
     }
