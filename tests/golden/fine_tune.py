@@ -31,7 +31,7 @@ CLASSES, SIDE, STEPS, IMAGES = 5, 128, 10, 4
 RANKS = (1, 2, 4)
 RECIPE = [f"TRAIN.epoch_iters={STEPS}", "TRAIN.num_epoch=1", f"TRAIN.global_batch={IMAGES}", "TRAIN.disp_iter=1", "TRAIN.workers=1",
           "TRAIN.optim=AdamW", "TRAIN.lr_encoder=6e-5", "TRAIN.lr_decoder=6e-4", "TRAIN.lr_pow=1.0", "TRAIN.weight_decay=0.01",
-          "MODEL.drop_path=0.1", "DATASET.random_flip=True", "DATASET.scale_jitter=[0.5,2.0]", f"DATASET.crop={SIDE}"]
+          "MODEL.drop_path=0.1", "DATASET.random_flip=True", "DATASET.scale_jitter=[1.0,2.0]", f"DATASET.crop={SIDE}"]
 SETTINGS = {
     "together": lambda ranks: [f"TRAIN.batch_size_per_gpu={IMAGES // ranks}"],
     "one by one": lambda ranks: ["TRAIN.batch_size_per_gpu=1", "TRAIN.fix_bn=True"],

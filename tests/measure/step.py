@@ -32,7 +32,8 @@ def build(name, drop_path):
 
     if name == "segformer":
         return hf.SegformerForSemanticSegmentation(hf.SegformerConfig(num_labels=CLASSES, drop_path_rate=drop_path))
-    backbone = hf.ConvNextConfig(out_features=["stage1", "stage2", "stage3", "stage4"], drop_path_rate=drop_path)
+    stages = {"hidden_sizes": [96, 192, 384, 768], "depths": [3, 3, 9, 3], "out_features": [f"stage{number}" for number in (1, 2, 3, 4)]}
+    backbone = hf.ConvNextConfig(drop_path_rate=drop_path, **stages)
     return hf.UperNetForSemanticSegmentation(hf.UperNetConfig(backbone_config=backbone, num_labels=CLASSES, hidden_size=512))
 
 

@@ -192,3 +192,67 @@ fn a_name_that_would_steer_the_terminal_is_refused_and_not_printed() {
     assert!(ended.code == 2 && ended.stderr.contains("control characters"), "{}", ended.all());
     assert!(!ended.all().contains('\u{1b}'));
 }
+
+/// A folder as of Hugging Face with these files.
+fn folder_of(parent: &Path, name: &str, files: &[(&str, &[u8])]) -> std::path::PathBuf {
+    let folder = parent.join(name);
+    std::fs::create_dir(&folder).unwrap();
+    for (name, content) in files {
+        std::fs::write(folder.join(name), content).unwrap();
+    }
+    folder
+}
+
+/// An index that says that `file` holds a tensor.
+fn index(file: &str) -> Vec<u8> {
+    serde_json::json!({"weight_map": {"tensor0": file}}).to_string().into_bytes()
+}
+
+#[test]
+fn a_folder_of_weights_has_the_same_rules_and_no_way_out() {
+    let outside = tempfile::tempdir().unwrap();
+    let parent = outside.path();
+    let mut archive = Vec::new();
+    let entries = [
+        entry(&mut archive, "a/data.pkl", &state_dict(&keys(1), 1), false),
+        entry(&mut archive, "a/data/0", &[0; 4], false),
+    ];
+    let good = finish(archive, &entries);
+    std::fs::write(parent.join("secret.bin"), &good).unwrap();
+    let (pickle, json) = ("pytorch_model.bin", "pytorch_model.bin.index.json");
+    let calls: &[u8] = include_bytes!("../golden/weights/hostile.zip.pth");
+    let zeros = deflated_zeros();
+    let absolute = parent.join("secret.bin").display().to_string();
+    let one = "pytorch_model-00001-of-00001.bin";
+    let cases = [
+        (folder_of(parent, "calls", &[(pickle, calls)]), "os.system"),
+        (folder_of(parent, "bomb", &[(pickle, &zeros)]), "far more bytes than the file holds"),
+        (folder_of(parent, "calls-in-part", &[(json, &index(one)), (one, calls)]), "os.system"),
+        (
+            folder_of(parent, "bomb-in-part", &[(json, &index(one)), (one, &zeros)]),
+            "far more bytes than the file holds",
+        ),
+        (folder_of(parent, "up", &[(json, &index("../secret.bin"))]), "not a file beside it"),
+        (folder_of(parent, "absolute", &[(json, &index(&absolute))]), "not a file beside it"),
+        (folder_of(parent, "here", &[(json, &index("."))]), "not a file beside it"),
+        (folder_of(parent, "nul", &[(json, &index("a\0b"))]), "not a file beside it"),
+        (folder_of(parent, "steering", &[(json, &index("\u{1b}[2Jx/y"))]), "not a file beside it"),
+    ];
+    for (folder, part) in cases {
+        let out = parent.join("out.safetensors");
+        let ended = run(small_segdist().arg("convert").arg(&folder).arg(&out), 60);
+        let [error] = ended.errors()[..] else { panic!("{}", ended.all()) };
+        let named = folder.file_name().unwrap().to_string_lossy();
+        assert!(error.contains(&*named) && error.contains(part), "{}", ended.all());
+        assert!(ended.code == 2 && !out.exists() && !ended.all().contains('\u{1b}'), "{}", ended.all());
+    }
+    // A file that claims to be larger than memory is refused before it is read.
+    let large = folder_of(parent, "large", &[(json, &index(one))]);
+    std::fs::File::create(large.join(one)).unwrap().set_len(1 << 40).unwrap();
+    let long = folder_of(parent, "long", &[]);
+    std::fs::File::create(long.join(json)).unwrap().set_len(1 << 40).unwrap();
+    for (folder, part) in [(large, "too large to be weights"), (long, "too large to be an index")] {
+        let ended = run(small_segdist().arg("convert").arg(&folder).arg(parent.join("out.safetensors")), 60);
+        assert!(ended.code == 2 && ended.stderr.contains(part), "{}", ended.all());
+    }
+}

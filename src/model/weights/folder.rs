@@ -63,7 +63,8 @@ fn read_parts(folder: &Path, path: &Path) -> Result<Vec<(String, Tensor)>, Weigh
     let (mut tensors, mut seen, mut size) = (Vec::new(), BTreeMap::new(), 0);
     for file in files {
         // A name that is a path could lead out of the folder.
-        if Path::new(file).file_name().is_none_or(|name| name != file) || file.contains('\\') {
+        let foreign = |c: char| c == '\\' || c.is_control();
+        if Path::new(file).file_name().is_none_or(|name| name != file) || file.contains(foreign) {
             return content(path, format!("it names {file:?}, which is not a file beside it"));
         }
         let part = folder.join(file);
