@@ -34,6 +34,7 @@ warnings.simplefilter("ignore")
 hf.utils.logging.set_verbosity_error()
 hf.utils.logging.disable_progress_bar()
 CLASSES = 19
+TITLES = "| file | network | read as | log probabilities, relative | equal labels: predict, eval | given back | unused |"
 MEAN, STD = (torch.tensor(values).view(1, 3, 1, 1) for values in [(0.485, 0.456, 0.406), (0.229, 0.224, 0.225)])
 
 
@@ -302,7 +303,7 @@ def main():
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     versions = [f"{module.__name__} {module.__version__}" for module in (torch, torchvision, timm, hf, smp)]
-    print(", ".join(versions), flush=True)
+    print(", ".join(versions), TITLES, f"|{'---|' * TITLES.count(' | ')}---|", sep="\n", flush=True)
     bad = 0
     for network in itertools.chain(whole_networks(), encoders()):
         if re.search(arguments.only, network.title):

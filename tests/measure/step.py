@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """A training step of networks that transformers has as well, on the CPU: segdist beside transformers under PyTorch eager.
 
-    python tests/measure/step.py SEGDIST [--pairs 5] [--threads 2] [--only segformer] [--rate 4]
+    python tests/measure/step.py SEGDIST [--pairs 5] [--threads 2] [--only segformer] [--rate 4] [--side 512]
 
 Runs are taken in turn, segdist, transformers, segdist, …, in processes of their own, and a step is timed by the clock and by
 CPU time (of segdist its start included); medians of the runs' medians, and the median of the ratios of neighbours. Both have random values,
-two images of 512 × 512, 150 classes, AdamW, stochastic depth, dropout, and the loss at the scores' size (`--rate 4`) or at the
+two images of --side pixels (512), 150 classes, AdamW, stochastic depth, dropout, and the loss at the scores' size (`--rate 4`) or at the
 image's (`--rate 1`, as transformers computes it). Threads sleep while they wait in both (OMP_WAIT_POLICY=PASSIVE), since
 others may use the machine. Peak memory is that of the process, Python and its packages included; what these take alone is
 printed beside it. Needs torch and transformers.
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 
-SIDE, BATCH, CLASSES, WARM_UP, STEPS = 512, 2, 150, 3, 10
+BATCH, CLASSES, WARM_UP, STEPS = 2, 150, 3, 10
 NETWORKS = {
     "segformer": ("mit_b0", "segformer", 0.1),
     "upernet": ("convnext_tiny", "uperhead", 0.4),
@@ -50,7 +50,7 @@ def at_scores(name, model, images, labels):
     return entropy(main) + 0.4 * entropy(auxiliary)
 
 
-def peer(name, rate, threads):
+def peer(name, side, rate, threads):
     import torch
 
     torch.set_num_threads(threads)
@@ -58,8 +58,8 @@ def peer(name, rate, threads):
     model = build(name, NETWORKS[name][2]).train()
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-5, weight_decay=0.01)
-    images = torch.randn(BATCH, 3, SIDE, SIDE)
-    labels = torch.randint(0, CLASSES, (BATCH, SIDE // rate, SIDE // rate))
+    images = torch.randn(BATCH, 3, side, side)
+    labels = torch.randint(0, CLASSES, (BATCH, side // rate, side // rate))
     walls, cpus = [], []
     for step in range(WARM_UP + STEPS):
         start = time.perf_counter(), time.process_time()
@@ -89,10 +89,11 @@ def children():
     return used.ru_utime + used.ru_stime
 
 
-def ours(segdist, name, rate, threads):
+def ours(options, name):
+    segdist, side, rate, threads = options.segdist, options.side, options.rate, options.threads
     encoder, decoder, drop_path = NETWORKS[name]
     keys = [f"MODEL.arch_encoder={encoder}", f"MODEL.arch_decoder={decoder}", f"MODEL.drop_path={drop_path}", "MODEL.init=random"]
-    keys += [f"DATASET.imgSizes=({SIDE},)", f"DATASET.imgMaxSize={SIDE}", f"DATASET.num_class={CLASSES}", "DATASET.padding_constant=32"]
+    keys += [f"DATASET.imgSizes=({side},)", f"DATASET.imgMaxSize={side}", f"DATASET.num_class={CLASSES}", "DATASET.padding_constant=32"]
     keys += [f"DATASET.segm_downsampling_rate={rate}", f"TRAIN.batch_size_per_gpu={BATCH}", "TRAIN.optim=AdamW", "TRAIN.lr_encoder=6e-5"]
     keys += ["TRAIN.lr_decoder=6e-5", "TRAIN.weight_decay=0.01", "DIST.device=cpu"]
     before = children()
@@ -106,8 +107,9 @@ def ours(segdist, name, rate, threads):
 def compare(options, name):
     rows = []
     for _ in range(options.pairs):
-        own = ours(options.segdist, name, options.rate, options.threads)
-        words = [sys.executable, __file__, options.segdist, "--peer", name, "--rate", options.rate, "--threads", options.threads]
+        own = ours(options, name)
+        words = [sys.executable, __file__, options.segdist, "--peer", name, "--side", options.side, "--rate", options.rate]
+        words += ["--threads", options.threads]
         theirs = json.loads(run(words, options.threads).splitlines()[-1])
         if own["parameters"] != theirs["parameters"]:
             raise SystemExit(f"{name}: {own['parameters']} parameters, transformers' has {theirs['parameters']}")
@@ -116,7 +118,7 @@ def compare(options, name):
     middle = lambda key, side: statistics.median(row[side][key] for row in rows)
     ratio = lambda key: statistics.median(theirs[key] / own[key] for own, theirs in rows)
     encoder, decoder, _ = NETWORKS[name]
-    print(f"{encoder} + {decoder}, {options.threads} threads, loss at 1/{options.rate}: "
+    print(f"{encoder} + {decoder}, {options.side} x {options.side}, {options.threads} threads, loss at 1/{options.rate}: "
           f"{BATCH / middle('wall', 0):.2f} and {BATCH / middle('wall', 1):.2f} images/s, ratio {ratio('wall'):.2f} by the clock, "
           f"{ratio('cpu'):.2f} by CPU time; {middle('mb', 0):.0f} and {middle('mb', 1):.0f} MB, {1 / ratio('mb'):.2f} "
           f"({middle('base', 1):.0f} MB of it before the first step)", flush=True)
@@ -128,11 +130,12 @@ def main():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rate", type=int, default=4, choices=[1, 4])
+    parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--only", choices=NETWORKS)
     parser.add_argument("--peer", choices=NETWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
-        print(json.dumps(peer(options.peer, options.rate, options.threads)))
+        print(json.dumps(peer(options.peer, options.side, options.rate, options.threads)))
         return
     for name in [options.only] if options.only else NETWORKS:
         compare(options, name)

@@ -97,12 +97,9 @@ impl Decoder for SegFormer {
             context.count(projection.weight.numel() as i64 * size[2] * size[3]);
         }
         let fused = self.fuse.forward_by(|weight| self.fused(weight, maps), context);
-        if self.of_smp {
-            let (height, width) = context.size;
-            let scores = self.last.forward(&fused.relu_(), context);
-            return Logits { main: resize_aligned(&scores, &[height, width]), deepsup: None };
-        }
-        let main = self.last.forward(&context.dropout(MAIN_DROPOUT, fused).relu_(), context);
-        Logits { main, deepsup: None }
+        let mut fused = if self.of_smp { fused } else { context.dropout(MAIN_DROPOUT, fused) };
+        let scores = self.last.forward(&fused.relu_(), context);
+        let (height, width) = context.size;
+        Logits { main: if self.of_smp { resize_aligned(&scores, &[height, width]) } else { scores }, deepsup: None }
     }
 }
