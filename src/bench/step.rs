@@ -1,6 +1,6 @@
 //! Times updates of the configured network on a synthetic batch of the configured size.
 
-use super::median;
+use super::{cpu_seconds, median};
 use crate::bad_input;
 use crate::comm::{Comm, journal::Journal};
 use crate::data::DatasetConfig;
@@ -17,12 +17,16 @@ use tch::Device;
 const WARM_UP: usize = 3;
 const MEASURED: usize = 10;
 
-/// Prints `median_s`, `images_per_s` over all ranks, `peak_rss_mb` (this rank's) and, on a GPU, `peak_device_mb`.
+/// Prints `median_s`, `cpu_s` (this rank's CPU time of a step), `images_per_s` over all ranks, `peak_rss_mb` (this rank's) and, on a GPU, `peak_device_mb`.
 pub fn run(recipe: &Recipe, device: Device, comm: &Arc<dyn Comm>, json: bool) -> anyhow::Result<()> {
     memory::keep_freed_memory();
     let mut trainer = trainer(recipe, device, comm)?;
     let mut times = Vec::new();
+    let mut cpu_before = 0.0;
     for measured in 0..WARM_UP + MEASURED {
+        if measured == WARM_UP {
+            cpu_before = cpu_seconds();
+        }
         comm.barrier()?;
         let start = Instant::now();
         update(&mut trainer, device)?;
@@ -33,11 +37,13 @@ pub fn run(recipe: &Recipe, device: Device, comm: &Arc<dyn Comm>, json: bool) ->
     if !comm.is_root() {
         return Ok(());
     }
+    let cpu_s = (cpu_seconds() - cpu_before) / MEASURED as f64;
     let median_s = median(&mut times);
     let images = recipe.train.global_batch_on(comm.size());
     let (height, width) = batch_size(recipe.dataset);
     let mut row = json!({
         "median_s": median_s,
+        "cpu_s": cpu_s,
         "images_per_s": images as f64 / median_s,
         "peak_rss_mb": memory::peak_rss_mb(),
         "width": width,

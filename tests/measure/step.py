@@ -4,7 +4,7 @@
     python tests/measure/step.py SEGDIST [--pairs 5] [--threads 2] [--only segformer] [--rate 4] [--side 512]
 
 Runs are taken in turn, segdist, transformers, segdist, …, in processes of their own, and a step is timed by the clock and by
-CPU time (of segdist its start included); medians of the runs' medians, and the median of the ratios of neighbours. Both have random values,
+CPU time; medians of the runs' medians, and the median of the ratios of neighbours. Both have random values,
 two images of --side pixels (512), 150 classes, AdamW, stochastic depth, dropout, and the loss at the scores' size (`--rate 4`) or at the
 image's (`--rate 1`, as transformers computes it). Threads sleep while they wait in both (OMP_WAIT_POLICY=PASSIVE), since
 others may use the machine. Peak memory is that of the process, Python and its packages included; what these take alone is
@@ -84,11 +84,6 @@ def run(words, threads):
     return done.stdout
 
 
-def children():
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def ours(options, name):
     segdist, side, rate, threads = options.segdist, options.side, options.rate, options.threads
     encoder, decoder, drop_path = NETWORKS[name]
@@ -96,12 +91,10 @@ def ours(options, name):
     keys += [f"DATASET.imgSizes=({side},)", f"DATASET.imgMaxSize={side}", f"DATASET.num_class={CLASSES}", "DATASET.padding_constant=32"]
     keys += [f"DATASET.segm_downsampling_rate={rate}", f"TRAIN.batch_size_per_gpu={BATCH}", "TRAIN.optim=AdamW", "TRAIN.lr_encoder=6e-5"]
     keys += ["TRAIN.lr_decoder=6e-5", "TRAIN.weight_decay=0.01", "DIST.device=cpu"]
-    before = children()
     row = json.loads(run([segdist, "bench", "step", "--json", *keys], threads).splitlines()[-1])
-    cpu = (children() - before) / (WARM_UP + STEPS)
     config = run([segdist, "config", *keys], threads)
     count = next(line.split(":")[1].split("#")[0] for line in config.splitlines() if "parameters:" in line)
-    return {"wall": row["median_s"], "cpu": cpu, "mb": row["peak_rss_mb"], "parameters": int(count.replace(",", ""))}
+    return {"wall": row["median_s"], "cpu": row["cpu_s"], "mb": row["peak_rss_mb"], "parameters": int(count.replace(",", ""))}
 
 
 def compare(options, name):
