@@ -17,7 +17,8 @@ use tch::Device;
 const WARM_UP: usize = 3;
 const MEASURED: usize = 10;
 
-/// Prints `median_s`, `cpu_s` (this rank's CPU time of a step), `images_per_s` over all ranks, `peak_rss_mb` (this rank's) and, on a GPU, `peak_device_mb`.
+/// Prints `median_s`, `cpu_s` (this rank's CPU time of a step), `images_per_s` over all ranks, `peak_rss_mb` (this rank's)
+/// and, on a GPU, `peak_device_mb`.
 pub fn run(recipe: &Recipe, device: Device, comm: &Arc<dyn Comm>, json: bool) -> anyhow::Result<()> {
     memory::keep_freed_memory();
     let mut trainer = trainer(recipe, device, comm)?;

@@ -3,7 +3,8 @@
 
     python tests/golden/fine_tune.py SEGDIST MPIRUN
 
-Four images a step, by the recipe of configs/ade20k-mit_b0-segformer.yaml, in two settings. `together`: the ranks share the
+Four images a step, by the recipe of configs/ade20k-mit_b0-segformer.yaml with crops that no image is too small for, in two
+settings. `together`: the ranks share the
 four images, as batch_size_per_gpu 4, 2 and 1; batch statistics cover all of them. `one by one`: batch_size_per_gpu is 1, so
 that one rank computes four rounds of one image, and batch norm keeps the statistics of the file: those of a batch cover a
 round, as many images as there are ranks, and would be others on other numbers of ranks.

@@ -1,51 +1,54 @@
-//! The 3 × 3 convolution over a feature map and its pooled maps side by side, without making the pooled maps large.
+//! A 3 × 3 convolution over a feature map and coarser maps beside it, without making the coarser maps large.
 //!
-//! The reference resizes every pooled map (s × s cells, s at most 6) to the feature map's h × w, concatenates, and
-//! convolves: four fifths of PPM's work behind ResNet-18, and its largest tensor. Both steps are linear, so they can
-//! change places. Each cell, alone between zeros, is convolved to its 3 × 3 response; the responses are then resized,
-//! rows first and columns after, by small matrices: column (i, m) of the one for rows holds, for row y, the share
-//! of cell i in resized row y + 1 − m, since response m of a cell is what it gives to the row m − 1 away. Zero
+//! PPM and UPerNet resize maps (pooled ones of s × s cells, s at most 6; the levels of a feature pyramid) to the finest map's
+//! h × w, concatenate, and convolve: most of their work, and their largest tensor. Both steps are linear, so they can change
+//! places. Each coarse pixel's 3 × 3 response to the kernel is computed at its own place; the responses are then resized,
+//! rows first and columns after, by small matrices: column (i, m) of the one for rows holds, for row y, the share of
+//! coarse row i in resized row y + 1 − m, since response m of a pixel is what it gives to the row m − 1 away. Zero
 //! padding around the resized map comes out as rows that have no share.
 
 use tch::{Kind, Tensor};
 
-/// conv3×3(cat(x, resize(cells₁), …)) for `weight` (outputs, channels of all, 3, 3), `x` (n, c, h, w) and square `cells`.
-pub(super) fn convolve(weight: &Tensor, x: &Tensor, cells: &[Tensor]) -> Tensor {
-    let (height, width) = (x.size()[2], x.size()[3]);
-    let channels: Vec<i64> = std::iter::once(x).chain(cells).map(|part| part.size()[1]).collect();
+/// conv3×3(cat(x, resize(coarser₁), …)) for `weight` (outputs, channels of all, 3, 3), `x` (n, c, h, w) and `coarser` maps
+/// of any size.
+pub(super) fn convolve(weight: &Tensor, x: &Tensor, coarser: &[Tensor]) -> Tensor {
+    let channels: Vec<i64> = std::iter::once(x).chain(coarser).map(|part| part.size()[1]).collect();
     let weights = weight.split_with_sizes(&channels[..], 1);
-    let rows: Vec<Tensor> = cells
-        .iter()
-        .zip(&weights[1..])
-        .map(|(cells, weight)| shares(cells, height).transpose(0, 1).matmul(&responses(cells, weight)))
-        .collect();
-    let columns: Vec<Tensor> = cells.iter().map(|cells| shares(cells, width)).collect();
-    let pooled = Tensor::cat(&rows, 3).matmul(&Tensor::cat(&columns, 0));
-    padded_conv(x, &weights[0]).g_add_(&pooled)
-}
-
-/// The response of every cell (n, c, s, s) to the kernel: (n, outputs, 3s, 3s).
-fn responses(cells: &Tensor, weight: &Tensor) -> Tensor {
-    let size = cells.size();
-    let (side, apart) = (size[2], size[2] * 3);
-    let apart = cells
-        .view([size[0], size[1], side, 1, side, 1])
-        .constant_pad_nd([1, 1, 0, 0, 1, 1])
-        .view([size[0], size[1], apart, apart]);
-    padded_conv(&apart, weight)
-}
-
-/// The share of every response in each of `length` places, (3s, length).
-fn shares(cells: &Tensor, length: i64) -> Tensor {
-    let side = cells.size()[2];
-    let cell = Tensor::eye(side, (Kind::Float, cells.device())).unsqueeze(0);
-    let shares = cell.upsample_linear1d([length], false, None).squeeze_dim(0).constant_pad_nd([1, 1]);
-    let response = |m: i64| shares.narrow(1, 2 - m, length);
-    Tensor::stack(&[response(0), response(1), response(2)], 1).view([3 * side, length]).to_kind(cells.kind())
+    let mut sum = padded_conv(x, &weights[0]);
+    for (map, weight) in coarser.iter().zip(&weights[1..]) {
+        let as_large = map.size()[2..] == x.size()[2..];
+        let part = if as_large { padded_conv(map, weight) } else { resized(&responses(map, weight), map, x) };
+        let _ = sum.g_add_(&part);
+    }
+    sum
 }
 
 fn padded_conv(x: &Tensor, weight: &Tensor) -> Tensor {
     x.conv2d::<Tensor>(weight, None, [1, 1], [1, 1], [1, 1], 1)
+}
+
+/// The response of every pixel of `x` (n, c, h, w) to the kernel: (n, outputs, 3h, 3w).
+fn responses(x: &Tensor, weight: &Tensor) -> Tensor {
+    let (size, outputs) = (x.size(), weight.size()[0]);
+    let (images, height, width) = (size[0], size[2], size[3]);
+    let kernel = weight.flip([2, 3]).permute([0, 2, 3, 1]).reshape([outputs * 9, size[1], 1, 1]);
+    let apart = x.conv2d::<Tensor>(&kernel, None, [1, 1], [0, 0], [1, 1], 1);
+    let apart = apart.reshape([images, outputs, 3, 3, height, width]).permute([0, 1, 4, 2, 5, 3]);
+    apart.reshape([images, outputs, 3 * height, 3 * width])
+}
+
+/// The responses of all pixels of `map`, resized to where `x` is.
+fn resized(responses: &Tensor, map: &Tensor, x: &Tensor) -> Tensor {
+    let shares = |axis: usize| shares(map.size()[axis], x.size()[axis], responses);
+    shares(2).transpose(0, 1).matmul(responses).matmul(&shares(3))
+}
+
+/// The share of every response in each of `length` places, (3 · side, length).
+fn shares(side: i64, length: i64, like: &Tensor) -> Tensor {
+    let pixel = Tensor::eye(side, (Kind::Float, like.device())).unsqueeze(0);
+    let shares = pixel.upsample_linear1d([length], false, None).squeeze_dim(0).constant_pad_nd([1, 1]);
+    let response = |m: i64| shares.narrow(1, 2 - m, length);
+    Tensor::stack(&[response(0), response(1), response(2)], 1).view([3 * side, length]).to_kind(like.kind())
 }
 
 #[cfg(test)]
@@ -64,7 +67,8 @@ mod tests {
         #[test]
         fn it_is_the_convolution_of_the_concatenation(height in 1i64..12, width in 1i64..12, images in 0i64..3) {
             let x = random(&[images, 3, height, width]);
-            let cells: Vec<Tensor> = [1, 2, 3, 6].iter().map(|&side| random(&[images, 2, side, side])).collect();
+            let cells = [(1, 1), (2, 2), (3, 3), ((height + 1) / 2, (width + 3) / 4)];
+            let cells: Vec<Tensor> = cells.iter().map(|&(rows, columns)| random(&[images, 2, rows, columns])).collect();
             let weight = random(&[4, 11, 3, 3]);
             let mut parts = vec![x.shallow_clone()];
             parts.extend(cells.iter().map(|cells| resize(cells, &[height, width])));

@@ -85,7 +85,7 @@ impl UperHead {
         self.bottleneck.forward_by(|weight| pyramid::convolve(weight, last, &cells), context).relu_()
     }
 
-    /// Feature maps of one width, finest first, resized to the finest.
+    /// Feature maps of one width, finest first.
     fn levels(&self, maps: &[Tensor], context: &Context) -> Vec<Tensor> {
         let (last, finer) = maps.split_last().expect("every decoder needs a map");
         let mut above = self.top(last, context);
@@ -94,9 +94,8 @@ impl UperHead {
             above = resize(&above, &map.size()[2..]).g_add_(&lateral.forward_relu(map, context));
             levels.push(output.forward_relu(&above, context));
         }
-        let size = maps[0].size();
-        let resized = |level: Tensor| if level.size()[2..] == size[2..] { level } else { resize(&level, &size[2..]) };
-        levels.into_iter().rev().map(resized).collect()
+        levels.reverse();
+        levels
     }
 
     /// The auxiliary head's scores, of the size of `main`.
@@ -109,9 +108,9 @@ impl UperHead {
 
 impl Decoder for UperHead {
     fn forward(&self, maps: &[Tensor], context: &Context) -> Logits {
-        let joined = Tensor::cat(&self.levels(maps, context), 1);
-        let fused = self.fuse.forward_relu(&joined, context);
-        drop(joined);
+        let levels = self.levels(maps, context);
+        let fused = |weight: &Tensor| pyramid::convolve(weight, &levels[0], &levels[1..]);
+        let fused = self.fuse.forward_by(fused, context).relu_();
         let main = self.last.forward(&fused, context);
         let deepsup = context.pass.deep_supervision.then(|| self.auxiliary(maps, &main, context));
         Logits { main, deepsup }
