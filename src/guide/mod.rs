@@ -3,6 +3,7 @@
 //! | you want to | page |
 //! |---|---|
 //! | train on your own photographs and masks | [`own_data`] |
+//! | choose a network, and start from weights that you have | [`networks`] |
 //! | choose a recipe and know what it costs | [`recipe`] |
 //! | run on several hosts, under Slurm, in containers | [`clusters`] |
 //! | stop, continue, change something half way, understand how a run ended | [`runs`] |
@@ -14,6 +15,9 @@
 
 #[doc = include_str!("own_data.md")]
 pub mod own_data {}
+
+#[doc = include_str!("networks.md")]
+pub mod networks {}
 
 #[doc = include_str!("recipe.md")]
 pub mod recipe {}

@@ -1,7 +1,7 @@
 //! Networks over named tensors, each an encoder and a decoder that a table's row describes.
 //!
 //! Those of the reference (mit_semseg/models) have its tensor names. What others there are, what weights they take and give
-//! back, and how near they are to the packages they come from stands after the two sections on adding more.
+//! back, and how near they are to the packages they come from stands in [`crate::guide::networks`].
 //!
 //! # How to add an encoder
 //!
@@ -64,7 +64,6 @@
 //!     }
 //! }
 //! ```
-#![doc = include_str!("../guide/networks.md")]
 
 pub mod dropout;
 pub mod layers;
