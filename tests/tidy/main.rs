@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Modules from top to bottom. One imports only from lines above its own, or from its own.
 const ORDER: &[&[&str]] = &[
     &["streams", "fault", "stop", "durable"],
-    &["retry", "stages"],
+    &["guide", "retry", "stages"],
     &["comm"],
     &["torch"],
     &["shard"],
@@ -25,7 +25,7 @@ const ORDER: &[&[&str]] = &[
     &["report"],
     &["eval"],
     &["train"],
-    &["predict", "init", "pack", "verify", "plan", "convert", "demo_data", "doctor", "bench", "watch"],
+    &["predict", "init", "pack", "verify", "plan", "convert", "demo", "demo_data", "doctor", "bench", "watch"],
     &["config"],
     &["cli"],
     &["main", "lib"],
