@@ -11,7 +11,6 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::Context;
 use tch::{Device, Tensor};
 
 pub use torchscript::export;
@@ -87,7 +86,10 @@ pub fn run(inputs: &[PathBuf], output: &Path, to: Option<Format>, network: Optio
         None => gather(inputs)?,
     };
     let extension = output.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    let to = to.unwrap_or(if extension == "safetensors" { Format::Safetensors } else { Format::Pth });
+    let to = match to {
+        Some(to) => to,
+        None => by_ending(output, extension)?,
+    };
     match to {
         Format::Safetensors => save_tensors(output, Container::Safetensors, &weights),
         Format::HuggingFace => hugging_face::write_folder(inputs, &weights, output),
@@ -100,12 +102,29 @@ pub fn run(inputs: &[PathBuf], output: &Path, to: Option<Format>, network: Optio
     }
 }
 
+/// What an output's name says.
+fn by_ending(output: &Path, extension: &str) -> anyhow::Result<Format> {
+    match extension {
+        "safetensors" => Ok(Format::Safetensors),
+        "" | "pth" | "pt" | "tar" => Ok(Format::Pth),
+        _ if output.is_dir() => Ok(Format::Pth),
+        _ => bad_input!(
+            "{}: .{extension} is no ending of weights; use .pth, .safetensors, .torchscript or a folder, or say --to",
+            output.display()
+        ),
+    }
+}
+
 /// A network with the weights of all inputs.
 fn load(inputs: &[PathBuf], target: Target) -> anyhow::Result<Network> {
     let network = Network::build(target.model, target.num_class, Device::Cpu, 0).map_err(fault::classified)?;
     let weights = gather(inputs)?;
     for part in [Part::Encoder, Part::Decoder] {
-        let report = load_into(&network.store, part, &weights, false).map_err(fault::classified)?;
+        let named = |problem| {
+            let names: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
+            BadInput(format!("{}: {problem}", names.join(", ")))
+        };
+        let report = load_into(&network.store, part, &weights, false).map_err(named)?;
         report.lines(part, "the input").iter().for_each(|line| log::info!("{line}"));
     }
     Ok(network)
@@ -213,7 +232,7 @@ fn save_file(path: &Path, write: impl FnOnce(&mut Unfinished) -> anyhow::Result<
         write(&mut unfinished)?;
         Ok(unfinished.publish()?)
     };
-    attempt().with_context(|| format!("{}: cannot be written", path.display()))
+    attempt().map_err(|cause| fault::unwritable(path, cause))
 }
 
 /// Writes named tensors and says so.

@@ -6,8 +6,7 @@
 
 mod scene;
 
-use crate::bad_input;
-use anyhow::Context;
+use crate::{bad_input, fault};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use scene::Scene;
@@ -51,7 +50,7 @@ pub fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
     for (split, count, stream) in [("training", TRAINING, 0), ("validation", VALIDATION, 1)] {
         for folder in ["images", "annotations"] {
             let dir = out.join(folder).join(split);
-            fs::create_dir_all(&dir).with_context(|| format!("{}: cannot be made", dir.display()))?;
+            fs::create_dir_all(&dir).map_err(|cause| fault::unwritable(&dir, cause))?;
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
@@ -63,7 +62,7 @@ pub fn run(out: &Path, seed: u64) -> anyhow::Result<()> {
             list.push('\n');
         }
         let file = out.join(format!("{split}.odgt"));
-        fs::write(&file, list).with_context(|| file.display().to_string())?;
+        fs::write(&file, list).map_err(|cause| fault::unwritable(&file, cause))?;
     }
     println!("{}: {TRAINING} training and {VALIDATION} validation images of {} classes", out.display(), scene::CLASSES);
     Ok(())
@@ -85,5 +84,5 @@ fn write_png(path: &Path, scene: &Scene, color: png::ColorType, bytes: &[u8]) ->
         writer.write_image_data(bytes)?;
         Ok(writer.finish()?)
     };
-    write().with_context(|| format!("{}: cannot be written", path.display()))
+    write().map_err(|cause| fault::unwritable(path, cause))
 }

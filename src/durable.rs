@@ -80,6 +80,14 @@ impl Drop for Unfinished {
     }
 }
 
+/// Whether a file of that name could be written, before the work whose result it is to hold.
+pub fn try_out(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Unfinished::create(path).map(drop)
+}
+
 /// Writes `bytes` to `path`; when it returns, they are on the disk.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut unfinished = Unfinished::create(path)?;

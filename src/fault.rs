@@ -5,6 +5,7 @@
 //! after 2. And one thing for tests: a process that dies or panics at a place of their choice.
 
 use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,6 +59,18 @@ pub fn error(kind: Kind, message: String) -> anyhow::Error {
         Kind::Input => BadInput(message).into(),
         Kind::Passing => anyhow::Error::msg(message),
     }
+}
+
+/// What keeps a file or folder that the user named from being written, in one line; the system's word in it, if there is
+/// one, decides the kind.
+pub fn unwritable(path: &Path, cause: impl Into<anyhow::Error>) -> anyhow::Error {
+    let cause = cause.into();
+    let kind = match cause.chain().find_map(|cause| cause.downcast_ref::<io::Error>()) {
+        // A file where a folder is to be made.
+        Some(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Kind::Input,
+        cause => cause.map_or(Kind::Passing, Kind::of),
+    };
+    error(kind, format!("{}: cannot be written: {cause:#}; name a place that can be", path.display()))
 }
 
 /// A failure that lies in what the user gave: usage, configuration or input data. The process ends with code 2.

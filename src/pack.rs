@@ -68,6 +68,17 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// An error with the flag that moved the missing file.
+    fn explained(&self, error: DataError) -> DataError {
+        match self {
+            Input::List { odgt, root } => error.below("--root", root, odgt),
+            Input::Layout { root, .. } => error.below("--root", root, Path::new("")),
+            _ => error,
+        }
+    }
+}
+
 /// What `segdist pack` is told.
 pub struct PackOptions {
     /// Where the samples come from.
@@ -118,7 +129,7 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
     }
     let (pairs, rules) = plan(options)?;
     let staging = out.join(".packing");
-    fs::create_dir_all(&staging).with_context(|| format!("{}: cannot be made", staging.display()))?;
+    fs::create_dir_all(&staging).map_err(|cause| fault::unwritable(&staging, cause))?;
     let _lock = lock(&staging)?;
     if options.threads > MOST_THREADS {
         bad_input!(
@@ -160,9 +171,13 @@ fn plan(options: &PackOptions) -> anyhow::Result<(Vec<Pair>, Rules)> {
         Ok((pairs, Rules::new(options, layout).map_err(fault::classified)?))
     };
     match &options.input {
-        Input::List { odgt, root } => labelled(list::odgt(odgt, root), None),
+        Input::List { odgt, root } => {
+            labelled(list::odgt(odgt, root).map_err(|error| options.input.explained(error)), None)
+        }
         Input::Folders { images, labels, suffix } => labelled(list::folders(images, labels, suffix.as_deref()), None),
-        Input::Layout { layout, root, split } => labelled(layout.list(root, split), Some(*layout)),
+        Input::Layout { layout, root, split } => {
+            labelled(layout.list(root, split).map_err(|error| options.input.explained(error)), Some(*layout))
+        }
         Input::Coco { file, images, background } => {
             if options.label_map.is_some() {
                 bad_input!("{}: has its own classes; leave --label-map out", file.display());
@@ -201,7 +216,7 @@ fn pack(pairs: &[Pair], rules: &Rules, options: &PackOptions, staging: &Path) ->
     for pairs in pairs[done..].chunks(chunk) {
         let packed: Vec<_> = pairs.par_iter().map(|pair| Packed::read(pair, rules).inspect(|_| bar.inc(1))).collect();
         for packed in packed {
-            let packed = packed.map_err(fault::classified)?;
+            let packed = packed.map_err(|error| fault::classified(options.input.explained(error)))?;
             turns.count(&packed);
             open.push(packed);
             if open.bytes >= options.shard_bytes {

@@ -6,8 +6,8 @@ use crate::comm::{Comm, journal::Journal};
 use crate::data::DatasetConfig;
 use crate::data::batch_source::Share;
 use crate::data::synthetic::{Synthetic, SyntheticSpec};
-use crate::torch::memory;
-use crate::train::{Beginning, Links, Recipe, Replica, Trainer, Update};
+use crate::torch::{memory, trouble::readable};
+use crate::train::{Beginning, Footprint, Links, Recipe, Replica, Trainer, Update};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,10 +17,16 @@ use tch::Device;
 const WARM_UP: usize = 3;
 const MEASURED: usize = 10;
 
-/// Prints `median_s`, `cpu_s` (this rank's CPU time of a step), `images_per_s` over all ranks, `peak_rss_mb` (this rank's)
-/// and, on a GPU, `peak_device_mb`.
+/// Says how much memory a step will take, then prints `median_s`, `cpu_s` (this rank's CPU time of a step), `images_per_s`
+/// over all ranks, `peak_rss_mb` (this rank's), `estimated_mb` (what was said) and, on a GPU, `peak_device_mb`.
 pub fn run(recipe: &Recipe, device: Device, comm: &Arc<dyn Comm>, json: bool) -> anyhow::Result<()> {
     memory::keep_freed_memory();
+    let (height, width) = batch_size(recipe.dataset);
+    let footprint = Footprint::measure(recipe, recipe.train.batch_size_per_gpu, (height, width))?;
+    let expected = if device == Device::Cpu { footprint.process } else { footprint.tensors };
+    if comm.is_root() && !json {
+        println!("a step takes about {} on each rank", readable(expected));
+    }
     let mut trainer = trainer(recipe, device, comm)?;
     let mut times = Vec::new();
     let mut cpu_before = 0.0;
@@ -41,12 +47,12 @@ pub fn run(recipe: &Recipe, device: Device, comm: &Arc<dyn Comm>, json: bool) ->
     let cpu_s = (cpu_seconds() - cpu_before) / MEASURED as f64;
     let median_s = median(&mut times);
     let images = recipe.train.global_batch_on(comm.size());
-    let (height, width) = batch_size(recipe.dataset);
     let mut row = json!({
         "median_s": median_s,
         "cpu_s": cpu_s,
         "images_per_s": images as f64 / median_s,
         "peak_rss_mb": memory::peak_rss_mb(),
+        "estimated_mb": expected as f64 / f64::from(1 << 20),
         "width": width,
         "height": height,
         "images": images,

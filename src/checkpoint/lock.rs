@@ -29,6 +29,9 @@ pub enum LockError {
         /// `process PID on HOST`.
         holder: String,
     },
+    /// A file has the folder's name.
+    #[error("DIR {}: is a file; name the folder of the run", .0.display())]
+    NoFolder(PathBuf),
     /// The file system refused.
     #[error("DIR {}: {cause}", path.display())]
     Io {
@@ -42,7 +45,7 @@ pub enum LockError {
 impl Failure for LockError {
     fn kind(&self) -> Kind {
         match self {
-            LockError::Held { .. } => Kind::Input,
+            LockError::Held { .. } | LockError::NoFolder(_) => Kind::Input,
             LockError::Io { cause, .. } => Kind::of(cause),
         }
     }
@@ -51,7 +54,10 @@ impl Failure for LockError {
 impl Lock {
     /// Creates `dir` where it is missing and locks it.
     pub fn take(dir: &Path) -> Result<Lock, LockError> {
-        fs::create_dir_all(dir).map_err(|cause| LockError::Io { path: dir.to_path_buf(), cause })?;
+        fs::create_dir_all(dir).map_err(|cause| match cause.kind() {
+            io::ErrorKind::AlreadyExists => LockError::NoFolder(dir.to_path_buf()),
+            _ => LockError::Io { path: dir.to_path_buf(), cause },
+        })?;
         let path = RunDir::new(dir).lock();
         let failed = |cause| LockError::Io { path: path.clone(), cause };
         let mut options = OpenOptions::new();

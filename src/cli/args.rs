@@ -1,9 +1,10 @@
 //! The command line as typed: verbs, flags and overrides.
 
 use crate::config::Config;
+use crate::data::walk::has_image_ending;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Distributed training of semantic segmentation networks.
 #[derive(Parser)]
@@ -35,7 +36,7 @@ pub enum Verb {
     },
     /// Evaluate a network, alone or under mpirun.
     Eval(EvalArgs),
-    /// Label images: writes OUT/<stem>.label.png, .overlay.png and .json.
+    /// Label images: writes OUT/<stem>.label.png, .overlay.png and .json; below a folder, with the folders between.
     Predict(PredictArgs),
     /// Show a run under way in the terminal, or its last numbers where standard output is none.
     Watch {
@@ -268,8 +269,8 @@ pub struct PredictArgs {
 
 #[derive(Args)]
 pub struct ConvertArgs {
-    /// What to write: pth, safetensors, hf (a folder for transformers), torchvision, smp or torchscript; by default what
-    /// OUT's name says.
+    /// What to write: pth, safetensors, hf (a folder for transformers), torchvision, smp or torchscript (takes uint8 RGB or
+    /// normalised images of one size); by default what OUT's ending says: .pth, .safetensors, .torchscript.
     #[arg(long)]
     pub to: Option<String>,
     /// Configuration file of the network: for torchscript, and for inputs under another package's names.
@@ -311,8 +312,8 @@ pub fn with_default_verb(arguments: impl Iterator<Item = OsString>) -> Vec<OsStr
     arguments
 }
 
-/// Splits words into paths and overrides: `KEY=VALUE` (a capital in front and no slash before the `=`), or a known key
-/// and the word after it.
+/// Splits words into paths and overrides: `KEY=VALUE` (a capital in front and no slash before the `=`), or a key and the
+/// word after it. A key that does not exist is told by its section.
 pub fn split_overrides(words: Vec<String>) -> (Vec<PathBuf>, Vec<String>) {
     let keys = Config::keys();
     let is_override = |word: &String| {
@@ -324,11 +325,20 @@ pub fn split_overrides(words: Vec<String>) -> (Vec<PathBuf>, Vec<String>) {
     while let Some(word) = words.next() {
         match word {
             word if is_override(&word) => overrides.push(word),
-            word if keys.contains(&word) => overrides.extend([word].into_iter().chain(words.next())),
+            word if keys.contains(&word) || looks_like_a_key(&word, &keys) => {
+                overrides.extend([word].into_iter().chain(words.next()))
+            }
             word => paths.push(word.into()),
         }
     }
     (paths, overrides)
+}
+
+/// Whether a word that is no file begins as keys of a section do.
+fn looks_like_a_key(word: &str, keys: &[String]) -> bool {
+    let Some((section, name)) = word.split_once('.') else { return false };
+    let known = keys.iter().any(|key| key.split_once('.').is_some_and(|(other, _)| other == section));
+    known && !name.contains(['.', '/']) && !has_image_ending(Path::new(word)) && !Path::new(word).exists()
 }
 
 #[cfg(test)]
@@ -342,13 +352,14 @@ mod tests {
 
     #[test]
     fn overrides_are_told_from_paths() {
-        let words = "a.png DIR runs/a DATASET.imgSizes=(300,) B/x=1.png VAL.batch_size 2 TRAIN.png".split(' ');
+        let words =
+            "a.png DIR runs/a DATASET.imgSizes=(300,) B/x=1.png VAL.batch_size 2 TRAIN.png TRAIN.sede 3".split(' ');
         let (paths, overrides) = split_overrides(words.map(Into::into).collect());
         assert_eq!(
             paths.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(),
             ["a.png", "B/x=1.png", "TRAIN.png"]
         );
-        assert_eq!(overrides, ["DIR", "runs/a", "DATASET.imgSizes=(300,)", "VAL.batch_size", "2"]);
+        assert_eq!(overrides, ["DIR", "runs/a", "DATASET.imgSizes=(300,)", "VAL.batch_size", "2", "TRAIN.sede", "3"]);
     }
 
     #[test]

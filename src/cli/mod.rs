@@ -4,26 +4,32 @@ mod args;
 mod logging;
 mod openmp;
 mod shell;
+mod usage;
 mod verbs;
 
 use crate::comm::{self, Comm, Solo, mpi};
 use crate::fault::{self, Agreed};
 use crate::shard;
 use crate::stop::StopRequest;
-use crate::torch;
+use crate::torch::{self, allocator, trouble};
 use args::{CommandLine, Verb};
 use clap::Parser;
+use clap::error::ErrorKind;
+use std::backtrace::BacktraceStatus;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// The code of a job that has too little memory for what the user gave.
-const SHORTAGE: u8 = 2;
+/// The code of a job whose libtorch failed of what the user gave: too little memory for it, or sizes that do not fit.
+const THE_USERS: u8 = 2;
+
+#[global_allocator]
+static ALLOCATOR: allocator::Telling = allocator::Telling;
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
     let line = match CommandLine::try_parse_from(args::with_default_verb(std::env::args_os())) {
         Ok(line) => line,
-        Err(error) => return usage(&error),
+        Err(error) => return not_understood(&error),
     };
     if !verbs::runs_on_ranks(&line.verb) && launched_rank() > 0 {
         return ExitCode::SUCCESS;
@@ -53,14 +59,16 @@ fn start(verb: &Verb) -> anyhow::Result<(Option<StopRequest>, Option<mpi::Sessio
 fn run(line: CommandLine, stop: Option<StopRequest>, session: Option<mpi::Session>) -> ExitCode {
     let comm: Arc<dyn Comm> = session.as_ref().map_or_else(|| Arc::new(Solo) as _, mpi::Session::world);
     logging::start(&*comm, line.quiet);
-    end_all_ranks_on_panic(comm.clone());
+    let relief = verbs::relief(&line.verb);
+    allocator::say(format!("segdist: rank {}: the host has too little memory; {relief}\n", comm.rank()));
+    end_all_ranks_on_panic(comm.clone(), relief);
     if comm.size() > 1 {
         shard::set_rank(comm.rank());
     }
     let result = verbs::run(line.verb, line.quiet, stop, &comm);
     let code = match result {
         Ok(code) => code,
-        Err(error) => report(&error, &*comm),
+        Err(error) => report(&error, relief, &*comm),
     };
     drop(comm);
     if let Some(session) = session {
@@ -73,45 +81,52 @@ fn run(line: CommandLine, stop: Option<StopRequest>, session: Option<mpi::Sessio
 }
 
 /// Tells the user, and ends the other ranks where they do not know.
-fn report(error: &anyhow::Error, comm: &dyn Comm) -> u8 {
-    if let Some(shortage) = torch::shortage(&format!("{error:#}")) {
-        eprintln!("segdist: rank {}: {shortage}", comm.rank());
-        comm.abort(SHORTAGE.into());
+fn report(error: &anyhow::Error, relief: &str, comm: &dyn Comm) -> u8 {
+    let text = format!("{error:#}");
+    if let Some(line) = trouble::explained(&text, relief) {
+        eprintln!("segdist: rank {}: {line}", comm.rank());
+        comm.abort(THE_USERS.into());
     }
-    let code = fault::exit_code(error);
+    let (code, text) = (fault::exit_code(error), trouble::without_frames(&text));
     if comm.size() == 1 {
-        eprintln!("segdist: {error:#}");
+        eprintln!("segdist: {text}");
     } else if error.is::<Agreed>() {
         if comm.is_root() {
-            eprintln!("segdist: {error:#}");
+            eprintln!("segdist: {text}");
         }
     } else {
-        eprintln!("segdist: rank {}: {error:#}", comm.rank());
+        eprintln!("segdist: rank {}: {text}", comm.rank());
         comm.abort(code.into());
     }
     code
 }
 
 /// A panic anywhere, on whatever thread, ends the job with its message instead of leaving the others to wait.
-fn end_all_ranks_on_panic(comm: Arc<dyn Comm>) {
+fn end_all_ranks_on_panic(comm: Arc<dyn Comm>, relief: &'static str) {
     std::panic::set_hook(Box::new(move |panic| {
         let backtrace = std::backtrace::Backtrace::capture();
         // Place and message are two lines, but the rank and the cause belong on one.
         let cause = panic.to_string().replace('\n', " ");
-        if let Some(shortage) = torch::shortage(&cause) {
-            eprintln!("segdist: rank {}: {shortage}", comm.rank());
-            comm.abort(SHORTAGE.into());
+        if let Some(line) = trouble::explained(&cause, relief) {
+            eprintln!("segdist: rank {}: {line}", comm.rank());
+            comm.abort(THE_USERS.into());
         }
-        eprintln!("segdist: rank {}: {cause}; please report this\n{backtrace}", comm.rank());
+        eprintln!("segdist: rank {}: {}; please report this", comm.rank(), trouble::without_frames(&cause));
+        if backtrace.status() == BacktraceStatus::Captured {
+            eprintln!("{backtrace}");
+        }
         comm.abort(1);
     }));
 }
 
 /// Help and version go out once and are no failure; wrong usage is code 2.
-fn usage(error: &clap::Error) -> ExitCode {
-    if launched_rank() == 0 {
+fn not_understood(error: &clap::Error) -> ExitCode {
+    let question = !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    match launched_rank() {
         // A closed pipe is not worth a message about the message.
-        let _ = error.print();
+        0 if question => _ = error.print(),
+        0 => eprintln!("segdist: {}", usage::line(error)),
+        _ => {}
     }
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }

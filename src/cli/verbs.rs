@@ -42,6 +42,17 @@ pub fn computes(verb: &Verb) -> bool {
     }
 }
 
+/// What to change where memory is too small for the verb's work.
+pub fn relief(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Eval(_) | Verb::Predict(_) => {
+            "lower DATASET.imgSizes, imgMaxSize or VAL.batch_size, set VAL.window, or OMP_NUM_THREADS (each thread has an image)"
+        }
+        Verb::Pack(_) | Verb::Init(_) => "use fewer threads (--threads, RAYON_NUM_THREADS): each has images of its own",
+        _ => "lower TRAIN.batch_size_per_gpu, DATASET.imgSizes or imgMaxSize, or set TRAIN.amp bf16",
+    }
+}
+
 /// Runs the verb to its exit code.
 pub fn run(verb: Verb, quiet: bool, stop: Option<StopRequest>, comm: &Arc<dyn Comm>) -> anyhow::Result<u8> {
     match verb {
@@ -255,7 +266,11 @@ fn convert(args: ConvertArgs) -> anyhow::Result<()> {
         bad_input!("convert takes at least one input and the output");
     };
     let named = args.cfg.is_some() || !overrides.is_empty();
-    let traced = args.to.as_deref() == Some("torchscript");
+    let by_name = args.to.is_none() && output.extension().is_some_and(|ending| ending == "torchscript");
+    let traced = by_name || args.to.as_deref() == Some("torchscript");
+    if traced && !named {
+        bad_input!("{}: TorchScript needs the network: give --cfg FILE, as it was trained with", output.display());
+    }
     let config = (named || traced).then(|| load_here(&ConfigArgs { cfg: args.cfg, overrides })).transpose()?;
     if let (true, Some(config)) = (traced, &config) {
         return convert::export(&inputs, &output, target(config), bench::step::batch_size(&config.DATASET));

@@ -129,7 +129,10 @@ fn in_the_keys_case(key: &str, value: Value) -> Value {
 /// A value as it stands in a message.
 fn text(value: &Value) -> String {
     const MOST: usize = 60;
-    let text = serde_yaml::to_string(value).unwrap_or_default().trim_end().replace('\n', " ");
+    let text = match value {
+        Value::Sequence(items) => format!("({})", items.iter().map(text).collect::<Vec<_>>().join(", ")),
+        _ => serde_yaml::to_string(value).unwrap_or_default().trim_end().replace('\n', " "),
+    };
     let short: String = text.chars().take(MOST).collect();
     if short.len() < text.len() { short + "…" } else { text }
 }

@@ -76,7 +76,7 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{0}: cannot be read: {1}")]
+    #[error("{0}: cannot be read: {1}; name a configuration by --cfg, such as one of configs/")]
     Unreadable(PathBuf, std::io::Error),
     /// The file is not YAML, or not a mapping of sections.
     #[error("{0}: not a configuration: {1}")]
@@ -123,7 +123,9 @@ impl Config {
     pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Config, ConfigError> {
         let mut tree = merge::Tree::defaults();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable(path.into(), cause))?;
+            let bytes = std::fs::read(path).map_err(|cause| ConfigError::Unreadable(path.into(), cause))?;
+            let no_text = |_| ConfigError::Malformed(path.into(), "it is no text; name a YAML file".into());
+            let text = String::from_utf8(bytes).map_err(no_text)?;
             tree.merge_file(path, &text)?;
         }
         tree.merge_overrides(overrides)?;

@@ -12,7 +12,7 @@ use super::{Container, Weights, save_file, save_tensors};
 use crate::bad_input;
 use crate::checkpoint;
 use crate::data::batch::{MEAN, STD};
-use crate::fault::classified;
+use crate::fault::{classified, unwritable};
 use crate::model::weights::{Package, export};
 
 /// What is read of a config.json, at most; one with 1,000 classes takes 0.1 MB.
@@ -41,7 +41,7 @@ pub fn write_folder(inputs: &[PathBuf], weights: &Weights, output: &Path) -> any
     let count = shape(weights, "decoder.classifier.weight", 0).context("the classifier is missing")?;
     config.extend(labels(&classes, count));
 
-    std::fs::create_dir_all(output).with_context(|| format!("{}: cannot be made", output.display()))?;
+    std::fs::create_dir_all(output).map_err(|cause| unwritable(output, cause))?;
     save_tensors(&output.join("model.safetensors"), Container::Safetensors, &exported.tensors)?;
     save_json(&output.join("preprocessor_config.json"), &Value::Object(preprocessor(&classes)))?;
     // Last, since a folder without it is not opened.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Images and labels, brought together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Matched {
     /// (image, label, name of the image), in the order of the images.
     pub files: Vec<(PathBuf, PathBuf, String)>,
@@ -19,6 +19,8 @@ pub struct Matched {
     pub labels_alone: Vec<String>,
     /// How the names go together, where they are not the same.
     pub rule: Option<String>,
+    /// What lies below the images' folder besides images, in words.
+    pub left_out: Option<String>,
 }
 
 /// Parts of names that do not count.
@@ -46,6 +48,7 @@ pub fn pair(images: &Path, labels: &Path, suffix: Option<&str>) -> Result<Matche
         return Err(found.nothing(images));
     }
     let mut label_names = walk(labels, None)?;
+    let left_out = found.left_out(images);
     let mut image_names = found.images;
     if let (false, Some(suffix)) = (inside, suffix) {
         // One folder for both: the suffix tells labels from images.
@@ -70,7 +73,8 @@ pub fn pair(images: &Path, labels: &Path, suffix: Option<&str>) -> Result<Matche
         }
     }
     let Some((_, rule, found)) = best else { unreachable!("there is always the rule of equal names") };
-    Ok(matched(images, labels, &image_names, &label_names.images, &found, rule.text(&rules[0])))
+    let matched = matched(images, labels, &image_names, &label_names.images, &found);
+    Ok(Matched { rule: rule.text(&rules[0]), left_out, ..matched })
 }
 
 fn matched(
@@ -79,10 +83,9 @@ fn matched(
     image_names: &[String],
     label_names: &[String],
     found: &[Option<usize>],
-    rule: Option<String>,
 ) -> Matched {
     let mut used = vec![false; label_names.len()];
-    let mut matched = Matched { files: Vec::new(), images_alone: Vec::new(), labels_alone: Vec::new(), rule };
+    let mut matched = Matched::default();
     for (name, label) in image_names.iter().zip(found) {
         match label {
             Some(at) => {

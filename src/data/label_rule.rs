@@ -76,7 +76,10 @@ impl LabelRule {
 /// How label files are read under DATASET, with the label map file where there is one.
 pub fn of_config(config: &DatasetConfig) -> Result<(LabelRule, Option<LabelFile>), DataError> {
     if config.label_map.is_empty() {
-        let lacking = format!("is above the number of classes, {} (DATASET.num_class)", config.num_class);
+        let lacking = format!(
+            "is above DATASET.num_class, {}: set that, or say what values mean in DATASET.label_map",
+            config.num_class
+        );
         return Ok((LabelRule::reference(config.num_class, lacking), None));
     }
     let path = Path::new(&config.label_map);

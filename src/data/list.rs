@@ -141,7 +141,7 @@ fn odgt_line(text: &[u8], root: &Path) -> Result<Listed, String> {
 /// Pairs every image anywhere under `images`, in the order of their paths, with its label under `labels` (see
 /// [`folders::pair`]).
 pub fn folders(images: &Path, labels: &Path, suffix: Option<&str>) -> Result<List, DataError> {
-    let Matched { files, images_alone, rule, .. } = folders::pair(images, labels, suffix)?;
+    let Matched { files, images_alone, rule, left_out, .. } = folders::pair(images, labels, suffix)?;
     if let Some(alone) = images_alone.first() {
         let (image, label) = (images.join(alone), labels.join(Path::new(alone).with_extension("png")));
         return Err(DataError::NoLabel { image, label });
@@ -149,6 +149,7 @@ pub fn folders(images: &Path, labels: &Path, suffix: Option<&str>) -> Result<Lis
     if let Some(rule) = rule {
         log::info!("{}: {rule}", labels.display());
     }
+    left_out.iter().for_each(|line| log::info!("{line}"));
     paired(images, files)
 }
 

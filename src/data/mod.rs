@@ -144,6 +144,13 @@ impl DatasetConfig {
                 format!("DATASET.{key}: {side} is no possible side in pixels: set it to {least} … {MAX_SIDE}")
             })?;
         }
+        let largest = self.imgSizes.iter().copied().max().unwrap_or(0);
+        require(self.imgMaxSize >= largest, || {
+            format!(
+                "DATASET.imgMaxSize is {}, less than the short edge {largest} in DATASET.imgSizes: set it to {largest} or more",
+                self.imgMaxSize
+            )
+        })?;
         require(rate > 0 && padding.is_multiple_of(rate), || {
             format!(
                 "DATASET.padding_constant is {padding}: set it to a multiple of DATASET.segm_downsampling_rate ({rate})"

@@ -27,11 +27,28 @@ pub struct Found {
 impl Found {
     /// What was found in place of images, and what would be one.
     pub fn nothing(&self, folder: &Path) -> DataError {
-        let counts: Vec<String> = self.others.iter().map(|(ending, count)| format!("{count} {ending} files")).collect();
-        let there = if counts.is_empty() { "it is empty".into() } else { format!("there are {}", counts.join(", ")) };
-        let endings: Vec<String> = ENDINGS.iter().map(|ending| format!(".{ending}")).collect();
-        DataError::NoImages(folder.into(), format!("{there}; images are {}", endings.join(", ")))
+        let there = self.other_files().map_or("it is empty".into(), |others| format!("there are {others}"));
+        DataError::NoImages(folder.into(), format!("{there}; {}", images_are()))
     }
+
+    /// A line on the files of `folder` that are no images, if there are any.
+    pub fn left_out(&self, folder: &Path) -> Option<String> {
+        Some(format!("{}: {} are left out; {}", folder.display(), self.other_files()?, images_are()))
+    }
+
+    /// `3 .heic files, 1 .txt files`, at most a few kinds.
+    fn other_files(&self) -> Option<String> {
+        const MOST: usize = 5;
+        let kinds = self.others.iter().take(MOST).map(|(ending, count)| format!("{count} {ending} files"));
+        let more = self.others.len().checked_sub(MOST + 1).map(|more| format!("{} other kinds", more + 1));
+        let kinds: Vec<String> = kinds.chain(more).collect();
+        (!kinds.is_empty()).then(|| kinds.join(", "))
+    }
+}
+
+/// What files are images, for messages about those that are none.
+pub fn images_are() -> String {
+    format!("images are .{}", ENDINGS.join(", ."))
 }
 
 /// Whether a file's name ends as an image's does.
@@ -43,6 +60,7 @@ pub fn has_image_ending(path: &Path) -> bool {
 /// Looks through a folder and all below it but `except`. Links are followed, and each folder is entered once, so that
 /// links in circles end.
 pub fn walk(root: &Path, except: Option<&Path>) -> Result<Found, DataError> {
+    let except = except.and_then(|folder| folder.canonicalize().ok());
     let mut walk = Walk { root, except, entered: BTreeSet::new(), found: Found::default() };
     walk.folder(Path::new(""))?;
     Ok(walk.found)
@@ -50,7 +68,8 @@ pub fn walk(root: &Path, except: Option<&Path>) -> Result<Found, DataError> {
 
 struct Walk<'a> {
     root: &'a Path,
-    except: Option<&'a Path>,
+    /// Free of links.
+    except: Option<PathBuf>,
     /// Device and inode.
     entered: BTreeSet<(u64, u64)>,
     found: Found,
@@ -61,7 +80,8 @@ impl Walk<'_> {
         let folder = self.root.join(under);
         let read = |error| DataError::Read(folder.clone(), error);
         let about = retry::read(&folder, || fs::metadata(&folder)).map_err(read)?;
-        if !self.entered.insert((about.dev(), about.ino())) {
+        let excepted = self.except.is_some() && self.except == folder.canonicalize().ok();
+        if excepted || !self.entered.insert((about.dev(), about.ino())) {
             return Ok(());
         }
         let list = || fs::read_dir(&folder)?.collect::<Result<Vec<_>, _>>();
@@ -77,7 +97,7 @@ impl Walk<'_> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Err(DataError::FileName(path.into()));
         };
-        if name.starts_with('.') || LITTER.contains(&name.to_lowercase().as_str()) || self.except == Some(path) {
+        if name.starts_with('.') || LITTER.contains(&name.to_lowercase().as_str()) {
             return Ok(());
         }
         // A link that leads nowhere is nothing.

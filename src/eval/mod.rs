@@ -120,6 +120,9 @@ pub fn run(job: &EvalJob, comm: &dyn Comm) -> anyhow::Result<()> {
         bad_input!("DATASET.list_val is empty: name the images to evaluate on");
     }
     let open = || {
+        if let (true, Some(path)) = (comm.is_root(), job.csv) {
+            durable::try_out(path).map_err(|cause| fault::unwritable(path, cause))?;
+        }
         scorer::check(job.dataset, job.val).map_err(fault::classified)?;
         let source = Dataset::open(job.dataset, &job.dataset.list_val).map_err(fault::classified)?;
         let network = Network::blank(job.model, job.dataset.num_class, job.device).map_err(fault::classified)?;

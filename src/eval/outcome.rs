@@ -1,11 +1,11 @@
 //! The result of an evaluation, and the forms it is given in.
 
 use crate::durable;
+use crate::fault;
 use crate::metrics::{Confusion, Iou};
 use crate::report::palette::Classes;
 use crate::report::{canvas::Canvas, matrix, table};
 use crate::run_dir::RunDir;
-use anyhow::Context;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::Path;
@@ -112,9 +112,8 @@ impl Outcome {
     /// Writes the table per class to `path`, and beside it the confusion matrix: `<stem>.confusion.csv` (rows are the
     /// truth) and `<stem>.confusion.png`.
     pub fn write_csv(&self, path: &Path) -> anyhow::Result<()> {
-        let write = |path: &Path, bytes: &[u8]| {
-            durable::write(path, bytes).with_context(|| format!("{}: cannot be written", path.display()))
-        };
+        let write =
+            |path: &Path, bytes: &[u8]| durable::write(path, bytes).map_err(|cause| fault::unwritable(path, cause));
         write(path, self.csv().as_bytes())?;
         write(&path.with_extension("confusion.csv"), self.confusion_csv().as_bytes())?;
         write(&path.with_extension("confusion.png"), &self.picture().png()?)
@@ -126,7 +125,7 @@ impl Outcome {
         self.write_csv(&dir.evaluation_table())?;
         let path = dir.evaluation();
         durable::write(&path, format!("{:#}\n", self.json(weights)).as_bytes())
-            .with_context(|| format!("{}: cannot be written", path.display()))
+            .map_err(|cause| fault::unwritable(&path, cause))
     }
 
     fn csv(&self) -> String {

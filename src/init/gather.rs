@@ -9,7 +9,6 @@ use crate::data::list::{self, Pair};
 use crate::fault;
 use crate::report::palette::Classes;
 use crate::report::picture;
-use anyhow::Context;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +70,7 @@ pub fn gather(input: &Input, files: &Files) -> anyhow::Result<Gathered> {
             let above = |folder: &Path| folder.parent().map(Path::to_path_buf);
             let beside = [Some(labels.clone()), above(labels), Some(images.clone()), above(images)];
             let (images_alone, labels_alone) = (matched.images_alone, matched.labels_alone);
-            let notes = matched.rule.into_iter().collect();
+            let notes = matched.rule.into_iter().chain(matched.left_out).collect();
             let gathered = Gathered::new(samples, Known::No, beside.into_iter().flatten().collect());
             Ok(Gathered { images_alone, labels_alone, notes, ..gathered })
         }
@@ -121,7 +120,7 @@ fn draw(instances: &Instances, name: &str, label: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(label.parent().unwrap_or(Path::new(".")))?;
         fs::write(label, &file)
     };
-    write().with_context(|| format!("{}: cannot be written", label.display()))
+    write().map_err(|cause| fault::unwritable(label, cause))
 }
 
 /// What the folder of an image says: `train/…`, `val/…`, at any depth.

@@ -8,6 +8,7 @@ use crate::bad_input;
 use crate::data::decode::hex;
 use crate::data::label_file::Raw;
 use crate::durable;
+use crate::fault;
 use anyhow::Context;
 use serde_json::json;
 use std::fmt::Write;
@@ -70,14 +71,14 @@ impl Files {
         let root = common_folder(survey)?;
         let list = |samples: &[usize]| list(survey, samples, &root);
         let folder = self.config.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+        fs::create_dir_all(folder).map_err(|cause| fault::unwritable(folder, cause))?;
         for (path, text) in [
             (&self.training, list(&split.training)?),
             (&self.validation, list(&split.validation)?),
             (&self.label_map, label_map(survey, classes)),
             (&self.config, self.config_text(&root, split, choices, doubts)),
         ] {
-            durable::write(path, text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))?;
+            durable::write(path, text.as_bytes()).map_err(|cause| fault::unwritable(path, cause))?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A network that only evaluates: batch norms folded into the convolutions before them, one handle a thread.
 
 use super::layers::{BatchNorm2d, Local};
+use super::path::Values;
 use super::{Network, Pass};
 use crate::torch::memory;
 use tch::{Device, Tensor};
@@ -28,7 +29,8 @@ impl Network {
     /// Another handle to this network's memory, but for `folded`: weights and biases in the order of the batch norms.
     fn twin(&self, folded: &[Option<(Tensor, Tensor)>]) -> Network {
         let device = self.store.variables.first().map_or(Device::Cpu, |variable| variable.tensor.device());
-        let mut twin = Network::assemble(self.blueprint.clone(), device, false).expect("it was built from this before");
+        let mut twin =
+            Network::assemble(self.blueprint.clone(), device, Values::Zero).expect("it was built from this before");
         for (own, shared) in twin.store.variables.iter().zip(&self.store.variables) {
             own.tensor.shallow_clone().set_data(&shared.tensor);
         }

@@ -1,7 +1,7 @@
 //! An encoder and a decoder at work.
 
 use super::layers::{self, BatchNorm2d, Context, Store};
-use super::path::{Builder, Path};
+use super::path::{Builder, Path, Values};
 use super::shape::{encoder_options, fit, rows};
 use super::statistics::{Estimate, RunningStatistics, Statistics};
 use super::{BnRunning, Decoder, DecoderOptions, DecoderRow, Encoder, EncoderRow, ModelConfig, ModelError};
@@ -73,20 +73,31 @@ impl Network {
     ) -> Result<Network, ModelError> {
         let _drawing = init::seed(seed);
         let blueprint = Blueprint { encoder: *encoder, decoder: *decoder, config: config.clone(), num_class };
-        Network::assemble(blueprint, device, true)
+        Network::assemble(blueprint, device, Values::Drawn)
     }
 
     /// As [`Network::build`], in less time, with weights of zero: for a caller who fills in every value.
     pub fn blank(config: &ModelConfig, num_class: usize, device: Device) -> Result<Network, ModelError> {
         let (encoder, decoder) = rows(config)?;
-        Network::assemble(Blueprint { encoder, decoder, config: config.clone(), num_class }, device, false)
+        Network::assemble(Blueprint { encoder, decoder, config: config.clone(), num_class }, device, Values::Zero)
     }
 
-    pub(super) fn assemble(blueprint: Blueprint, device: Device, draw: bool) -> Result<Network, ModelError> {
+    /// Names and sizes of a network's tensors, without memory for its weights: something to compare files with.
+    pub(super) fn outline(
+        encoder: &EncoderRow,
+        decoder: &DecoderRow,
+        config: &ModelConfig,
+        num_class: usize,
+    ) -> Result<Store, ModelError> {
+        let blueprint = Blueprint { encoder: *encoder, decoder: *decoder, config: config.clone(), num_class };
+        Ok(Network::assemble(blueprint, Device::Cpu, Values::Absent)?.store)
+    }
+
+    pub(super) fn assemble(blueprint: Blueprint, device: Device, values: Values) -> Result<Network, ModelError> {
         let Blueprint { encoder, decoder, config, num_class } = &blueprint;
         let maps = fit(encoder, decoder, config)?;
         let (store, norms, normed, momentum) = (Store::default(), Vec::new(), Vec::new(), config.bn_momentum);
-        let builder = RefCell::new(Builder { store, norms, normed, device, draw, momentum });
+        let builder = RefCell::new(Builder { store, norms, normed, device, values, momentum });
         let path = Path::new(&builder, "encoder", encoder.plan.initial());
         let published = encoder.plan.decoder_dim(decoder.name);
         let encoder_options = encoder_options(decoder, config);

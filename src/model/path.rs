@@ -14,10 +14,20 @@ pub(super) struct Builder {
     /// Weights of the convolutions before them, in the same order, where there is one.
     pub normed: Vec<Option<Tensor>>,
     pub device: Device,
-    /// Whether weights get first values; otherwise they are zero, for a caller who has others.
-    pub draw: bool,
+    pub values: Values,
     /// MODEL.bn_momentum: replaces every layer's own.
     pub momentum: Option<f64>,
+}
+
+/// What weights hold at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Values {
+    /// Values drawn by the initialisers.
+    Drawn,
+    /// Zero, for a caller who has others.
+    Zero,
+    /// Nothing: they have their sizes, but no memory, and cannot be written.
+    Absent,
 }
 
 /// A dotted name under which layers are created, and how their first values are drawn.
@@ -41,9 +51,11 @@ impl<'a> Path<'a> {
 
     /// A parameter with a first value of `size` by the path's rule; zero in a network whose caller has values of his own.
     pub fn drawn(&self, name: &str, size: &[i64], role: Role, draw: impl FnOnce(Initial) -> Tensor) -> Tensor {
-        let value = match self.builder.borrow().draw {
-            true => draw(self.initial),
-            false => Tensor::zeros(size, (Kind::Float, Device::Cpu)),
+        let values = self.builder.borrow().values;
+        let value = match values {
+            Values::Drawn => draw(self.initial),
+            Values::Zero => Tensor::zeros(size, (Kind::Float, Device::Cpu)),
+            Values::Absent => Tensor::zeros(vec![1; size.len()], (Kind::Float, Device::Cpu)).expand(size, false),
         };
         self.parameter(name, value, role)
     }

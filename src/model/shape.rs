@@ -59,6 +59,9 @@ pub(super) fn rows(config: &ModelConfig) -> Result<(EncoderRow, DecoderRow), Mod
     Ok((encoder, decoder))
 }
 
+/// How many names are listed where one is unknown: all decoders, and encoders whose names are like it.
+const MOST_NAMES: usize = 12;
+
 fn find<Row: Copy>(
     key: &'static str,
     name: &str,
@@ -69,10 +72,13 @@ fn find<Row: Copy>(
     if let Some(row) = rows.iter().find(|row| name_of(row) == wanted) {
         return Ok(*row);
     }
-    let known: Vec<&str> = rows.iter().map(&name_of).collect();
     let distance = |candidate: &&'static str| strsim::damerau_levenshtein(&wanted, candidate);
-    let nearest = rows.iter().map(&name_of).min_by_key(distance).unwrap_or_default();
-    Err(ModelError::UnknownName { key, name: name.to_string(), nearest, known: known.join(", ") })
+    let mut known: Vec<&'static str> = rows.iter().map(&name_of).collect();
+    known.sort_by_key(distance);
+    let shown = &known[..known.len().min(MOST_NAMES)];
+    let more = if known.len() > MOST_NAMES { ", …" } else { "" };
+    let (nearest, known) = (known.first().copied().unwrap_or_default(), shown.join(", ") + more);
+    Err(ModelError::UnknownName { key, name: name.to_string(), nearest, known })
 }
 
 /// How a configuration wants an encoder to be built before `decoder`.

@@ -2,13 +2,13 @@
 //!
 //! Images are labelled exactly as in evaluation (`eval::scorer`, `eval::fuse`) and written at their own size: for
 //! `street.jpg`, `street.label.png` (a palette PNG whose indices are the classes), `street.overlay.png` (with a legend)
-//! and `street.json`. An image that cannot be read is reported and skipped, and the run ends
+//! and `street.json`. Results lie below the output's folder as the images do below the folder that was named ([`files`]). An image that cannot be read is reported and skipped, and the run ends
 //! with code 2, or with 1 where all of them may be readable later.
 
 mod files;
 
 use crate::comm::{Comm, agree};
-use crate::data::{DatasetConfig, decode, resize, source::DataError};
+use crate::data::{DatasetConfig, decode, resize, source::DataError, walk};
 use crate::durable;
 use crate::eval::input::{self, Input};
 use crate::eval::scorer::{self, Scorer};
@@ -19,12 +19,13 @@ use crate::report::overlay::{self, Image};
 use crate::report::{palette::Classes, picture, progress};
 use crate::retry;
 use crate::torch::memory;
-use anyhow::Context;
+use files::Item;
 use resize::Resizer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use tch::Device;
 
@@ -70,33 +71,35 @@ pub struct PredictJob<'a> {
 /// could only not be read. A collective.
 ///
 /// # Errors
-/// Before anything is written: paths that do not exist, no images, two images of one stem, no weights.
+/// Before anything is written: paths that do not exist, no images, no weights.
 pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
     memory::keep_freed_memory();
     let found = agree::from_root(comm, || {
         scorer::check(job.dataset, job.val).map_err(fault::classified)?;
+        check_place(job.out)?;
         Ok(serde_json::to_vec(&files::find(job.inputs, job.out)?)?)
     })?;
-    let images: Vec<PathBuf> = serde_json::from_slice(&found)?;
+    let files::Found { items, left_out } = serde_json::from_slice(&found)?;
     let build = || Network::blank(job.model, job.dataset.num_class, job.device).map_err(fault::classified);
     let network = agree::agree(comm, build())?;
     let choice = weights_choice::Choice { dir: job.dir, suffix: &job.val.checkpoint, requested: job.checkpoint };
     let origin = weights_choice::load(&choice, job.model, &network, comm)?;
     if comm.is_root() {
         eprintln!("weights: {origin}");
+        left_out.iter().for_each(|line| log::warn!("{line}"));
     }
     let classes = Classes::new(job.dataset.num_class, Some(&origin.names), Some(&origin.palette));
     let predictor = Predictor { job, classes, weights: origin.text };
-    let mine: Vec<&PathBuf> = images.iter().skip(comm.rank()).step_by(comm.size()).collect();
+    let mine: Vec<&Item> = items.iter().skip(comm.rank()).step_by(comm.size()).collect();
     let skipped = agree::agree(comm, predictor.predict_all(&network, &mine, comm.is_root()))?;
     let mut skipped = [skipped.damaged, skipped.unread];
     comm.all_reduce_i64(&mut skipped)?;
     let [damaged, unread] = skipped;
     if comm.is_root() {
-        let (labelled, out) = (images.len() as i64 - damaged - unread, job.out.display());
-        println!("{labelled} of {} images labelled in {out}", images.len());
+        let (labelled, out) = (items.len() as i64 - damaged - unread, job.out.display());
+        println!("{labelled} of {} images labelled in {out}", items.len());
         if damaged + unread > 0 {
-            log::error!("{} images could not be read and were skipped", damaged + unread);
+            log::error!("{} images could not be read and were skipped; {}", damaged + unread, walk::images_are());
         }
     }
     Ok(match skipped {
@@ -104,6 +107,17 @@ pub fn run(job: &PredictJob, comm: &dyn Comm) -> anyhow::Result<u8> {
         [0, _] => 1,
         _ => 2,
     })
+}
+
+/// What keeps `out` from being made, before the work begins: the nearest folder above that is there is no folder.
+fn check_place(out: &Path) -> anyhow::Result<()> {
+    let there = out
+        .ancestors()
+        .find_map(|above| std::fs::metadata(if above == Path::new("") { Path::new(".") } else { above }).ok());
+    match there {
+        Some(about) if !about.is_dir() => Err(fault::unwritable(out, io::Error::from(io::ErrorKind::NotADirectory))),
+        _ => Ok(()),
+    }
 }
 
 /// Images that were left out.
@@ -116,8 +130,8 @@ struct Skipped {
 }
 
 /// An image, read and resized.
-struct Picture {
-    path: PathBuf,
+struct Picture<'a> {
+    item: &'a Item,
     size: (u32, u32),
     pixels: Vec<u8>,
     inputs: Vec<Input>,
@@ -131,9 +145,9 @@ struct Predictor<'a> {
 
 impl Predictor<'_> {
     /// Labels `images`; returns how many could not be read.
-    fn predict_all(&self, network: &Network, images: &[&PathBuf], is_root: bool) -> anyhow::Result<Skipped> {
+    fn predict_all(&self, network: &Network, images: &[&Item], is_root: bool) -> anyhow::Result<Skipped> {
         let (job, out) = (self.job, self.job.out);
-        std::fs::create_dir_all(out).with_context(|| format!("{}: cannot be made", out.display()))?;
+        std::fs::create_dir_all(out).map_err(|cause| fault::unwritable(out, cause))?;
         let bar = progress::images(is_root, images.len() as u64);
         let scorers =
             Scorer::several(workers::number(images.len(), job.device), network, job.dataset, job.val, job.device);
@@ -165,36 +179,41 @@ impl Predictor<'_> {
         let labels = fuse::fuse(maps.first().map_or(&[], Vec::as_slice), picture.size, None).labels;
         let (width, height) = picture.size;
         let image = Image { width, height, pixels: &picture.pixels };
-        self.write(&picture.path, "label.png", &picture::label_map(width, height, &labels, &self.classes.colours)?)?;
-        self.write(&picture.path, "overlay.png", &overlay::overlay(image, &labels, &self.classes).png()?)?;
+        self.write(picture.item, "label.png", &picture::label_map(width, height, &labels, &self.classes.colours)?)?;
+        self.write(picture.item, "overlay.png", &overlay::overlay(image, &labels, &self.classes).png()?)?;
         let shares = overlay::shares(&labels, self.classes.count());
         let class = |&(class, share): &(usize, f64)| json!({ "class": class, "name": self.classes.names[class], "share": share });
         let about = json!({
-            "image": picture.path.display().to_string(),
+            "image": picture.item.image.display().to_string(),
             "width": width,
             "height": height,
             "weights": self.weights,
             "classes": shares.iter().map(class).collect::<Vec<_>>(),
         });
-        self.write(&picture.path, "json", format!("{about:#}\n").as_bytes())
+        self.write(picture.item, "json", format!("{about:#}\n").as_bytes())
     }
 
-    fn write(&self, image: &Path, ending: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let mut name = OsString::from(image.file_stem().unwrap_or_default());
+    fn write(&self, item: &Item, ending: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let mut name = OsString::from(&item.name);
         name.push(".");
         name.push(ending);
         let path = self.job.out.join(name);
-        durable::write_unsynced(&path, bytes).with_context(|| format!("{}: cannot be written", path.display()))
+        let write = || {
+            std::fs::create_dir_all(path.parent().unwrap_or(self.job.out))?;
+            durable::write_unsynced(&path, bytes)
+        };
+        write().map_err(|cause: io::Error| fault::unwritable(&path, cause))
     }
 }
 
 /// Reads and resizes an image.
-fn read(path: &Path, dataset: &DatasetConfig, resizer: &mut Resizer) -> Result<Picture, DataError> {
+fn read<'a>(item: &'a Item, dataset: &DatasetConfig, resizer: &mut Resizer) -> Result<Picture<'a>, DataError> {
+    let path = &item.image;
     let bytes = retry::read(path, || std::fs::read(path)).map_err(|cause| DataError::Read(path.into(), cause))?;
     let mut pixels = Vec::new();
     let named = |cause| DataError::Decode(path.display().to_string(), cause);
     let size = decode::image(&bytes, &mut pixels).map_err(named)?;
     let mut inputs = input::empty_inputs(size, dataset);
     input::resize_to_all(resizer, resize::Image { width: size.0, height: size.1, pixels: &pixels }, &mut inputs);
-    Ok(Picture { path: path.into(), size, pixels, inputs })
+    Ok(Picture { item, size, pixels, inputs })
 }

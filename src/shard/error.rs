@@ -45,6 +45,9 @@ pub enum Fault {
     /// The system would not read or write it.
     #[error("{0}")]
     Io(io::Error),
+    /// No index.json: some other folder, or none.
+    #[error("is not there, so its folder is not a packed set; name the one that segdist pack wrote (--out)")]
+    NoIndex,
     /// index.json does not end in its CRC, or the CRC is not that of its bytes.
     #[error("is damaged or was edited (its CRC differs); pack or copy the set again")]
     IndexCrc,

@@ -6,6 +6,7 @@ use crate::retry;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// The name of the index in its folder.
@@ -151,7 +152,10 @@ impl Index {
     /// Reads and checks index.json in `dir`.
     pub fn read(dir: &Path) -> Result<Index, ShardError> {
         let file = dir.join(INDEX_FILE);
-        let read = || Index::parse(&fs::read(&file)?);
+        let read = || match fs::read(&file) {
+            Err(cause) if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Err(Fault::NoIndex),
+            bytes => Index::parse(&bytes?),
+        };
         retry::read(&file, read).map_err(|fault| ShardError::new(&file, fault))
     }
 

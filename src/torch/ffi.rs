@@ -72,6 +72,15 @@ unsafe extern "C" {
     pub fn segdist_event_hold(event: *const c_void, index: c_int, id: i64) -> *mut c_char;
     pub fn segdist_event_reached(event: *const c_void, reached: *mut c_int) -> *mut c_char;
     pub fn segdist_event_free(event: *mut c_void);
+    pub fn segdist_meter_enter(meter: *mut *mut c_void) -> *mut c_char;
+    pub fn segdist_meter_exit(meter: *mut c_void, peak: *mut i64) -> *mut c_char;
+    pub fn segdist_enclose_script(
+        path: *const c_char,
+        source: *const c_char,
+        names: *const *const c_char,
+        tensors: *const *mut C_tensor,
+        count: usize,
+    ) -> *mut c_char;
     pub fn segdist_peak_device_bytes(index: c_int, bytes: *mut i64) -> *mut c_char;
 }
 

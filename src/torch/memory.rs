@@ -109,9 +109,24 @@ pub fn to_channels_last(tensor: &Tensor) -> Tensor {
 
 /// The most memory this process has had resident, in MiB.
 pub fn peak_rss_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    line.trim().trim_end_matches("kB").trim().parse::<f64>().unwrap_or(0.0) / 1024.0
+    kilobytes("/proc/self/status", "VmHWM:") as f64 / 1024.0
+}
+
+/// The memory this process has resident now.
+pub fn rss_bytes() -> u64 {
+    kilobytes("/proc/self/status", "VmRSS:") << 10
+}
+
+/// The memory of this host that processes may still have.
+pub fn available_bytes() -> u64 {
+    kilobytes("/proc/meminfo", "MemAvailable:") << 10
+}
+
+/// A line `NAME NUMBER kB` of a file of the kernel's; 0 where there is none.
+fn kilobytes(file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim().trim_end_matches("kB").trim().parse().unwrap_or(0)
 }
 
 /// The most memory that tensors on GPU `index` have taken, in MiB.

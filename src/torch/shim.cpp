@@ -7,6 +7,8 @@
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/native_batch_norm_backward.h>
+#include <atomic>
+#include <c10/core/Allocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/Stream.h>
@@ -20,6 +22,7 @@
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
+#include <torch/script.h>
 #include <vector>
 
 namespace {
@@ -104,6 +107,22 @@ c10::impl::VirtualGuardImpl cuda() { return c10::impl::VirtualGuardImpl(at::kCUD
 c10::Device gpu(int index) { return c10::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index)); }
 
 c10::Stream stream_of(int index, int64_t id) { return c10::Stream(c10::Stream::UNSAFE, gpu(index), id); }
+
+// Counts the bytes of tensors that the thread makes on the CPU.
+struct Meter : c10::MemoryReportingInfoBase {
+  std::atomic<int64_t> alive{0}, peak{0};
+  void reportMemoryUsage(void *, int64_t bytes, size_t, size_t, c10::Device) override {
+    int64_t now = alive += bytes, most = peak;
+    while (now > most && !peak.compare_exchange_weak(most, now)) {
+    }
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+};
+
+struct Metering {
+  std::shared_ptr<Meter> meter = std::make_shared<Meter>();
+  c10::DebugInfoGuard guard{c10::DebugInfoKind::PROFILER_STATE, meter};
+};
 
 } // namespace
 
@@ -256,6 +275,28 @@ char *segdist_peak_device_bytes(int index, int64_t *bytes) {
   return guarded([&] {
     auto stats = at::getDeviceAllocator(at::kCUDA)->getDeviceStats(static_cast<c10::DeviceIndex>(index));
     *bytes = stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+  });
+}
+
+char *segdist_meter_enter(Metering **metering) {
+  return guarded([&] { *metering = new Metering(); });
+}
+
+char *segdist_meter_exit(Metering *metering, int64_t *peak) {
+  return guarded([&] {
+    std::unique_ptr<Metering> ending(metering);
+    *peak = ending->meter->peak;
+  });
+}
+
+char *segdist_enclose_script(const char *path, const char *source, const char *const *names, at::Tensor **tensors,
+                             size_t count) {
+  return guarded([&] {
+    torch::jit::Module outer("__torch__.Segmentation");
+    outer.register_module("network", torch::jit::load(path, at::kCPU));
+    for (size_t i = 0; i < count; i++) outer.register_buffer(names[i], *tensors[i]);
+    outer.define(source);
+    outer.save(path);
   });
 }
 

@@ -1,6 +1,7 @@
 //! What a run resolved to, as one table before its first step.
 
 use super::data::Data;
+use super::footprint::{self, Footprint};
 use super::place::Place;
 use super::{Job, Recipe};
 use crate::checkpoint::State;
@@ -8,7 +9,9 @@ use crate::comm::{Comm, CommError};
 use crate::data::census::Census;
 use crate::model::Network;
 use crate::model::layers::Role;
+use crate::torch::{memory, trouble::readable};
 use comfy_table::Table;
+use tch::Device;
 
 /// The table; a collective, since every rank tells its place.
 pub fn table(
@@ -54,6 +57,7 @@ pub fn table(
             ),
         ),
         ("ranks", format!("{}: {}", comm.size(), summary(&places))),
+        ("memory", footprint(job, data, place, &places, comm)),
         ("folder", job.dir.display().to_string()),
     ];
     for (name, value) in rows {
@@ -77,6 +81,31 @@ fn labels(job: &Job, data: &Data, comm: &dyn Comm) -> String {
         );
     }
     census.text(source.class_names().unwrap_or_default())
+}
+
+/// What a step will take on a rank; a warning where the ranks of this host will not find it.
+fn footprint(job: &Job, data: &Data, place: &Place, places: &[String], comm: &dyn Comm) -> String {
+    let (recipe, sizes) = (&job.recipe, data.train.source.sizes());
+    if !comm.is_root() {
+        return String::new();
+    }
+    let (images, size) = (recipe.train.batch_size_per_gpu, footprint::largest_image(recipe, sizes));
+    let Ok(footprint) = Footprint::measure(recipe, images, size) else { return "not estimated".into() };
+    let text = |bytes| format!("about {} for a step of {images} x {} x {}", readable(bytes), size.1, size.0);
+    if place.device != Device::Cpu {
+        return format!("{} on the GPU", text(footprint.tensors));
+    }
+    let here = places.iter().filter(|other| other.split(' ').next() == Some(place.host.as_str())).count();
+    let (wanted, free) = (footprint.process, memory::available_bytes());
+    if wanted.saturating_mul(here as u64) > free {
+        log::warn!(
+            "a step takes about {} on each of {here} ranks here, and this host has {} free; lower TRAIN.batch_size_per_gpu, \
+             DATASET.imgSizes or imgMaxSize, or set TRAIN.amp bf16",
+            readable(wanted),
+            readable(free)
+        );
+    }
+    format!("{} on a rank; {} are free here", text(wanted), readable(free))
 }
 
 /// Equal neighbours are told once: `2 × node1 Cpu, 1 threads; …`.

@@ -5,10 +5,9 @@ use crate::checkpoint::{self, Lock, Score, State};
 use crate::comm::{Comm, agree};
 use crate::data::order::ORDER_VERSION;
 use crate::durable;
-use crate::fault::{self, Kind};
+use crate::fault::{self, Failure, Kind};
 use crate::model::weights;
 use crate::run_dir::RunDir;
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -59,7 +58,10 @@ impl Beginning {
             };
             if anew {
                 // Before anything is written: a run without initial values is not wanted.
-                weights::named(&replica::initial(job)).map_err(fault::classified)?;
+                weights::named(&replica::initial(job)).map_err(|error| match job.recipe.train.start_epoch {
+                    0 => fault::classified(error),
+                    epoch => fault::error(error.kind(), format!("TRAIN.start_epoch {epoch}: {error}")),
+                })?;
             }
             *lock = Some(Lock::take(job.dir).map_err(fault::classified)?);
             let beginning = match find(job)? {
@@ -138,7 +140,7 @@ pub(super) fn write_config(job: &Job, global_batch: usize, comm: &dyn Comm) -> a
     let write = || {
         let path = RunDir::new(job.dir).config();
         let text = format!("# segdist {}, {global_batch} images a step\n{}", env!("CARGO_PKG_VERSION"), job.config);
-        durable::write(&path, text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))?;
+        durable::write(&path, text.as_bytes()).map_err(|cause| fault::unwritable(&path, cause))?;
         Ok(Vec::new())
     };
     agree::from_root(comm, write).map(drop)

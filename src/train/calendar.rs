@@ -1,6 +1,7 @@
 //! The calendar of a run: what is due after which update.
 
 use super::OnNonfinite;
+use super::neighbours::Neighbours;
 use super::{Ended, Run, Update};
 use crate::checkpoint::Score;
 use crate::eval;
@@ -24,6 +25,9 @@ impl Run<'_> {
                 let update = self.trainer.step(stop.requested().is_some())?;
                 if let Some(recorder) = &mut self.recorder {
                     recorder.count(&update);
+                }
+                if let Some(line) = self.neighbours.as_mut().and_then(Neighbours::look) {
+                    log::warn!("{line}");
                 }
                 self.last = Some(Rc::new(update));
                 self.unfinished = true;

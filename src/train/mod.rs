@@ -6,7 +6,9 @@ mod calendar;
 mod config;
 mod continuation;
 mod data;
+mod footprint;
 mod links;
+mod neighbours;
 mod place;
 mod recalibrate;
 mod recorder;
@@ -18,6 +20,7 @@ mod update;
 
 pub use beginning::Beginning;
 pub use config::{OnNonfinite, TrainConfig};
+pub use footprint::Footprint;
 pub use links::Links;
 pub use place::Place;
 pub use replica::Replica;
@@ -28,7 +31,7 @@ use crate::checkpoint::{CheckpointConfig, Lock, Rules, State};
 use crate::comm::journal::Journal;
 use crate::comm::trace::{Lane, Trace};
 use crate::comm::watchdog::{Limits, Watchdog};
-use crate::comm::{Comm, CommError, agree, handshake};
+use crate::comm::{self, Comm, CommError, agree, handshake};
 use crate::data::DatasetConfig;
 use crate::data::loader::Loader;
 use crate::data::order::ORDER_VERSION;
@@ -40,6 +43,7 @@ use crate::stop::StopRequest;
 use crate::sync::DistConfig;
 use crate::torch::memory;
 use data::Data;
+use neighbours::Neighbours;
 use recorder::Recorder;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -199,6 +203,8 @@ struct Run<'a> {
     watchdog: Watchdog,
     /// The collectives of all channels.
     journal: Journal,
+    /// On the first rank of each host.
+    neighbours: Option<Neighbours>,
     /// The last update of this process.
     last: Option<Rc<Update>>,
     /// It was made, but what comes after it is not done.
@@ -251,10 +257,12 @@ impl<'a> Run<'a> {
             }
         }
         let me = regroup::name(all);
+        let (first, here) = comm::local_place(all)?;
         Ok(Run {
             members: regroup::all_gather_text(all, &me)?,
             me,
             watchdog: watchdog(job, comm, &journal)?,
+            neighbours: (first == 0).then(|| Neighbours::new(here)),
             was_finished,
             comm: steps,
             journal,

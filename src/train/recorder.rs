@@ -6,6 +6,7 @@ use crate::comm;
 use crate::data::batch_source::BatchSource;
 use crate::durable;
 use crate::eval;
+use crate::fault;
 use crate::report::board::Board;
 use crate::report::event::{self, Event};
 use crate::report::history::History;
@@ -40,7 +41,7 @@ impl Recorder {
         let dir = RunDir::new(job.dir);
         Ok(Recorder {
             dir: dir.clone(),
-            history: History::open(job.dir, step)?,
+            history: History::open(job.dir, step).map_err(|cause| fault::unwritable(&dir.history(), cause))?,
             board: Board::open(&dir, step),
             progress: Progress::new(!job.quiet, step, job.recipe.train.total_steps()),
             saver: Saver::new(job.dir, job.checkpoint),

@@ -1,7 +1,7 @@
 //! What is new in a metrics.jsonl that another process writes.
 
+use crate::fault::{self, Kind};
 use crate::run_dir::RunDir;
-use anyhow::Context;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -43,7 +43,10 @@ impl Follower {
     /// # Errors
     /// A file that is there and cannot be read.
     pub fn read(&mut self) -> anyhow::Result<News> {
-        self.try_read().with_context(|| format!("{}: cannot be read", self.path.display()))
+        self.try_read().map_err(|cause| {
+            let message = format!("{}: cannot be read: {cause}; name a run's DIR", self.path.display());
+            fault::error(Kind::of(&cause), message)
+        })
     }
 
     fn try_read(&mut self) -> io::Result<News> {

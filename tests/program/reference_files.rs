@@ -3,6 +3,7 @@
 
 use crate::common::{Ended, events, losses, run, samples, segdist};
 use crate::golden::{self, Run, difference, norm};
+use segdist::data::batch::{MEAN, STD};
 use segdist::model::Network;
 use segdist::model::weights::{Part, read, write_pth};
 use serde::Deserialize;
@@ -207,6 +208,30 @@ fn an_exported_module_gives_the_networks_probabilities_for_any_number_of_images(
         let worst = (own - exported).abs().max().double_value(&[]);
         assert!(worst < 1e-6, "{count} images: {worst}");
     }
+    let [mean, std] = [MEAN, STD].map(|values| Tensor::from_slice(&values).view([1, 3, 1, 1]));
+    let pixels = Tensor::randint(256, [2, 3, 48, 64], (Kind::Uint8, Device::Cpu));
+    let by_module = module.forward_ts(&[&pixels]).unwrap();
+    let by_hand = module.forward_ts(&[(pixels.to_kind(Kind::Float) / 255 - mean) / std]).unwrap();
+    assert!((by_module - by_hand).abs().max().double_value(&[]) < 1e-6);
+    let larger = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+    let refusal = module.forward_ts(&[larger]).unwrap_err().to_string();
+    assert!(refusal.contains("images must be (n, 3, 48, 64)"), "{refusal}");
+}
+
+#[test]
+fn torchscript_is_told_by_the_ending_and_asks_for_its_network() {
+    let place = Place::new();
+    place.weights("start", "w.pth");
+    let words = ["start/encoder_w.pth", "start/decoder_w.pth"];
+    for (output, to) in [("net.torchscript", None), ("net.pt", Some("torchscript"))] {
+        let mut command = segdist();
+        command.arg("convert").args(words).arg(output).current_dir(place.0.path());
+        let ended = run(command.args(to.map(|to| ["--to", to]).into_iter().flatten()), LIMIT);
+        assert!(ended.code == 2 && ended.stderr.contains("give --cfg"), "{}", ended.all());
+    }
+    let output = place.text("net.torchscript");
+    place.segdist(&[&["convert"][..], &words, &[output.as_str()]].concat(), &[]).ok();
+    assert!(Path::new(&output).is_file());
 }
 
 #[test]

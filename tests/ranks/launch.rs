@@ -32,6 +32,10 @@ fn ctrl_c_and_sigterm_ask_for_a_checkpoint_and_code_75() {
         assert_eq!(ended.code, 75, "{}", ended.all());
         let newest = segdist::checkpoint::newest(&dir).unwrap().unwrap();
         assert_eq!(Some(&newest.state.step), trained(&dir).last());
+        // The script has the last word, and mpirun adds nothing to it.
+        let last = format!("mpirun.sh: stopped at step {}: start again to continue", newest.state.step);
+        assert_eq!(ended.stderr.lines().last(), Some(last.as_str()), "{}", ended.all());
+        assert!(!ended.stderr.contains("non-zero status") && !ended.stderr.contains("-----"), "{}", ended.all());
     }
 }
 
@@ -97,10 +101,14 @@ fn a_run_that_comes_no_further_is_not_started_for_ever() {
 #[test]
 fn what_the_user_has_to_mend_is_not_tried_again() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut command, _) = script(folder.path(), 8, &["--restarts", "3"]);
-    let ended = common::run(command.arg("DATASET.num_clas=4"), 60);
-    assert_eq!(ended.code, 2, "{}", ended.all());
-    assert!(!ended.stderr.contains("start 2"), "{}", ended.all());
+    // A key that does not exist, and a list that the ranks do not find: one line, and nothing of mpirun's.
+    for mistake in ["DATASET.num_clas=4", "DATASET.list_train=nowhere.odgt"] {
+        let (mut command, _) = script(folder.path(), 8, &["--restarts", "3"]);
+        let ended = common::run(command.arg(mistake), 60);
+        assert_eq!(ended.code, 2, "{}", ended.all());
+        let lines: Vec<&str> = ended.stderr.lines().filter(|line| !line.contains("random initial values")).collect();
+        assert!(lines.len() == 1 && lines[0].starts_with("segdist: "), "{}", ended.all());
+    }
 }
 
 #[test]

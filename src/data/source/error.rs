@@ -7,7 +7,7 @@ use crate::fault::{Failure, Kind};
 use crate::shard::{Fault, ShardError};
 use std::fmt::Display;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why samples cannot be listed or read. Every variant names the file.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,12 @@ pub enum DataError {
     /// Not there, and with it the folder that all samples are in: a mount that is gone, and may come back.
     #[error("{file}: cannot be read: {folder}, which was there when the run began, is gone", file = .0.display(), folder = .1.display())]
     Vanished(PathBuf, PathBuf),
+    /// A file below the folder that lists start from is not there: the key that moved it is named.
+    #[error("{0}; relative paths start from {1}, {root}", root = .2.display())]
+    Below(Box<DataError>, &'static str, PathBuf),
+    /// A list that cannot be used, after the key that names it.
+    #[error("{0}: {1}")]
+    Of(&'static str, Box<DataError>),
     /// The loader's threads cannot be started, or one has died.
     #[error("the loader: {0}")]
     Loader(String),
@@ -81,7 +87,7 @@ pub enum DataError {
     #[error("there is no layout '{0}'; there are {1}")]
     Layout(String, String),
     /// A form of list that does not exist, and those that do.
-    #[error("{0}: is neither {1}")]
+    #[error("{list}: is neither {1}", list = if .0.is_empty() { "''" } else { .0 })]
     Form(String, String),
 }
 
@@ -90,6 +96,7 @@ impl Failure for DataError {
         match self {
             DataError::Read(_, error) | DataError::Stage(_, error) => Kind::of(error),
             DataError::Vanished(..) | DataError::Loader(_) => Kind::Passing,
+            DataError::Below(error, ..) | DataError::Of(_, error) => error.kind(),
             DataError::Shard(error) => error.kind(),
             DataError::Comm(error) => error.kind(),
             DataError::ListLine(..)
@@ -116,6 +123,27 @@ impl DataError {
     pub fn size(file: impl Display, found: (u32, u32), told_by: &str, told: (u32, u32)) -> DataError {
         let ((found_width, found_height), (width, height)) = (found, told);
         DataError::Size { file: file.to_string(), found_width, found_height, told_by: told_by.into(), width, height }
+    }
+
+    /// With the key or flag that relative paths start from, where a file below it is what is missing, and not `list` itself.
+    pub fn below(self, key: &'static str, root: &Path, list: &Path) -> DataError {
+        let missing = match &self {
+            DataError::Read(path, cause) if Kind::of(cause) == Kind::Input && path != list => path,
+            DataError::NoImages(path, _) | DataError::NoLabel { image: path, .. } => path,
+            _ => return self,
+        };
+        if missing.starts_with(root) { DataError::Below(Box::new(self), key, root.into()) } else { self }
+    }
+
+    /// With the key that names `list`, where there is no such list.
+    pub fn of(self, key: &'static str, list: &str) -> DataError {
+        let no_list = match &self {
+            DataError::Read(path, _) => path == Path::new(list),
+            DataError::Shard(error) => matches!(error.fault, Fault::NoIndex),
+            DataError::Form(..) | DataError::Empty(_) => true,
+            _ => false,
+        };
+        if no_list { DataError::Of(key, Box::new(self)) } else { self }
     }
 
     /// Whether another sample may be read in place of this one (DATASET.on_corrupt): its own bytes are damaged.

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 /// A list as the reference's, with paths under DATASET.root_dataset.
 pub const LIST: Form = Form { name: "an odgt list (.odgt, .odgt.gz)", open: open_list };
 
+/// The key that moves all files of a list.
+const ROOT: &str = "DATASET.root_dataset";
+
 /// Two folders under DATASET.root_dataset.
 pub const FOLDERS: Form = Form { name: "IMAGES:LABELS", open: open_folders };
 
@@ -22,13 +25,15 @@ fn open_list(config: &DatasetConfig, list: &str) -> Opened {
         return Ok(None);
     }
     let root = Path::new(&config.root_dataset);
-    Ok(Some(Box::new(Files::new(config, list::odgt(Path::new(list), root)?, root)?)))
+    let pairs = list::odgt(Path::new(list), root).map_err(|error| error.below(ROOT, root, Path::new(list)))?;
+    Ok(Some(Box::new(Files::new(config, pairs, root)?)))
 }
 
 fn open_folders(config: &DatasetConfig, list: &str) -> Opened {
     let Some((images, labels)) = list.split_once(':') else { return Ok(None) };
     let root = Path::new(&config.root_dataset);
-    let list = list::folders(&root.join(images), &root.join(labels), None)?;
+    let pairs = list::folders(&root.join(images), &root.join(labels), None);
+    let list = pairs.map_err(|error| error.below(ROOT, root, Path::new(list)))?;
     Ok(Some(Box::new(Files::new(config, list, root)?)))
 }
 
@@ -66,7 +71,7 @@ impl Files {
                 Kind::Input if self.device.is_some() && device(&self.root) != self.device => {
                     DataError::Vanished(path.into(), self.root.clone())
                 }
-                _ => DataError::Read(path.into(), error),
+                _ => DataError::Read(path.into(), error).below(ROOT, &self.root, Path::new("")),
             })?;
             decode(bytes)
         })

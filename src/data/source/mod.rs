@@ -105,6 +105,15 @@ pub struct Sample {
 
 /// Opens a list in whichever form it has, without reading images.
 pub fn open(config: &DatasetConfig, list: &str) -> Result<Box<dyn Source>, DataError> {
+    let key = match list {
+        _ if list == config.list_train => "DATASET.list_train",
+        _ if list == config.list_val => "DATASET.list_val",
+        _ => return open_any(config, list),
+    };
+    open_any(config, list).map_err(|error| error.of(key, list))
+}
+
+fn open_any(config: &DatasetConfig, list: &str) -> Result<Box<dyn Source>, DataError> {
     for form in &FORMS {
         if let Some(source) = (form.open)(config, list)? {
             return Ok(source);

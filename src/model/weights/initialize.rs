@@ -12,8 +12,9 @@ use crate::model::{Init, ModelConfig};
 /// # Errors
 /// When a file is absent, and when no encoder weights are named but `init` is not random.
 pub fn named(config: &ModelConfig) -> Result<(), WeightsError> {
-    for path in sources(config)?.into_iter().flatten() {
-        std::fs::metadata(&path).map_err(|source| WeightsError::Open { path, source })?;
+    for (path, key) in sources(config)?.into_iter().zip(["MODEL.weights_encoder", "MODEL.weights_decoder"]) {
+        let Some(path) = path else { continue };
+        std::fs::metadata(&path).map_err(|source| WeightsError::Named { key, path, source })?;
     }
     Ok(())
 }

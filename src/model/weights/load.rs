@@ -8,7 +8,7 @@ use tch::{Tensor, no_grad};
 use super::assemble::{Fit, assemble, fit};
 use super::recognise::recognise;
 use super::report::Report;
-use super::{WeightsError, read, statistics};
+use super::{WeightsError, lookalike, read, statistics};
 use crate::model::layers::{Store, Variable};
 
 /// The half of a network that a file holds.
@@ -55,6 +55,66 @@ pub fn load_into(
     tensors: &[(String, Tensor)],
     skip_mismatched: bool,
 ) -> Result<Report, WeightsError> {
+    let found = compare(store, part, tensors)?;
+    if let Err(problem) = found.report.check(skip_mismatched) {
+        return Err(found.explained(part, tensors).map_or(problem, WeightsError::Mismatch));
+    }
+    let Compared { mut report, sources, targets, .. } = found;
+    for name in &report.loaded {
+        copy(&targets[name.as_str()].tensor, &sources[name]).map_err(failed)?;
+    }
+    for norm in targets.keys().filter_map(|name| name.strip_suffix("_running_iter")) {
+        report.rebuilt_statistics += usize::from(statistics::rebuild(norm, &targets, &sources).map_err(failed)?);
+    }
+    Ok(report)
+}
+
+fn failed(problem: tch::TchError) -> WeightsError {
+    WeightsError::Mismatch(format!("a tensor cannot be copied: {problem}"))
+}
+
+/// A file beside a network.
+pub(super) struct Compared<'a> {
+    pub report: Report,
+    /// The network's variables by their names in the part.
+    targets: BTreeMap<&'a str, &'a Variable>,
+    /// What the file gives them, by the same names.
+    sources: BTreeMap<String, Tensor>,
+    /// Of those with different shapes: in the file, and in the network.
+    shapes: Vec<[Vec<i64>; 2]>,
+}
+
+impl Compared<'_> {
+    /// The file's number of classes, where that is all that differs.
+    pub fn other_classes(&self) -> Option<i64> {
+        let (first, rest) = self.shapes.split_first()?;
+        let classes = |[file, here]: &[Vec<i64>; 2]| match (file.split_first(), here.split_first()) {
+            (Some((theirs, file)), Some((ours, here))) if file == here => Some((*theirs, *ours)),
+            _ => None,
+        };
+        let all = classes(first)?;
+        (self.report.missing.is_empty() && rest.iter().all(|shapes| classes(shapes) == Some(all))).then_some(all.0)
+    }
+
+    /// What a file that does not fit is of, and what to do, where that can be told.
+    fn explained(&self, part: Part, tensors: &[(String, Tensor)]) -> Option<String> {
+        match self.other_classes().filter(|_| part == Part::Decoder) {
+            Some(classes) => Some(format!(
+                "its decoder has {classes} classes: set DATASET.num_class to that, or MODEL.skip_mismatched True to begin \
+                 with a new last layer ({} tensors have another shape)",
+                self.shapes.len()
+            )),
+            None => lookalike::remedy(part, tensors),
+        }
+    }
+}
+
+/// Finds for every variable of `part` what the file gives it; changes nothing.
+pub(super) fn compare<'a>(
+    store: &'a Store,
+    part: Part,
+    tensors: &[(String, Tensor)],
+) -> Result<Compared<'a>, WeightsError> {
     let targets: BTreeMap<&str, &Variable> = store
         .variables
         .iter()
@@ -65,7 +125,7 @@ pub fn load_into(
     let bare = |&index: &usize| tensors[index].0.strip_prefix(&found.wrapper).unwrap_or(&tensors[index].0).to_string();
     let mut report =
         Report { source: found.source.name, unused: found.unused.iter().map(bare).collect(), ..Report::default() };
-    let failed = |problem: tch::TchError| WeightsError::Mismatch(format!("a tensor cannot be copied: {problem}"));
+    let mut shapes = Vec::new();
     let mut sources = assemble(&found, part.name(), tensors)?;
     // In the network's order, not the alphabet's.
     for name in store.variables.iter().filter_map(|variable| variable.name.strip_prefix(part.prefix())) {
@@ -81,21 +141,14 @@ pub fn load_into(
                 sources.insert(name.to_string(), tensor);
             }
             Fit::Not => {
+                shapes.push([tensor.size(), size.clone()]);
                 report.mismatched.push(format!("{name} ({:?} in the file, {size:?} here)", tensor.size()));
                 continue;
             }
         }
         report.loaded.push(name.to_string());
     }
-    report.check(skip_mismatched)?;
-
-    for name in &report.loaded {
-        copy(&targets[name.as_str()].tensor, &sources[name]).map_err(failed)?;
-    }
-    for norm in targets.keys().filter_map(|name| name.strip_suffix("_running_iter")) {
-        report.rebuilt_statistics += usize::from(statistics::rebuild(norm, &targets, &sources).map_err(failed)?);
-    }
-    Ok(report)
+    Ok(Compared { report, targets, sources, shapes })
 }
 
 /// Copies numbers without recording how.

@@ -5,6 +5,7 @@ mod export;
 mod folder;
 mod initialize;
 mod load;
+mod lookalike;
 mod machine;
 mod pattern;
 mod pickle;
@@ -36,6 +37,8 @@ pub use statistics::{EVALUATED, put_in_place};
 
 /// Files larger than this are refused before anything is allocated; the largest network here takes 0.6 GB.
 const MAX_FILE: u64 = 16 << 30;
+/// What files of weights are, for messages about others.
+const FORMS: &str = "give a .pth or .safetensors file, or a folder of a checkpoint or of Hugging Face";
 /// Files with more tensors are refused; the largest network here has 3,000.
 const MAX_TENSORS: usize = 50_000;
 
@@ -43,8 +46,18 @@ const MAX_TENSORS: usize = 50_000;
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     /// The file cannot be opened or read.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("{}: cannot be read: {source}; {FORMS}", path.display())]
     Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file that a key names is not there.
+    #[error("{key}: {}: cannot be read: {source}; {FORMS}", path.display())]
+    Named {
+        /// The key.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system says.
@@ -69,7 +82,7 @@ pub enum WeightsError {
 impl Failure for WeightsError {
     fn kind(&self) -> Kind {
         match self {
-            WeightsError::Open { source, .. } => Kind::of(source),
+            WeightsError::Open { source, .. } | WeightsError::Named { source, .. } => Kind::of(source),
             WeightsError::Content { .. } | WeightsError::Mismatch(_) | WeightsError::Nothing(_) => Kind::Input,
         }
     }
@@ -101,6 +114,15 @@ fn read_file(path: &Path) -> Result<Vec<(String, Tensor)>, WeightsError> {
         Some((name, _)) => content(path, format!("the name of a tensor holds control characters: {name}")),
         None => Ok(tensors),
     }
+}
+
+/// Whether a file begins as a text does, such as a configuration, a list, or a page that was downloaded instead of weights.
+fn is_text(input: &[u8]) -> bool {
+    let start = &input[..input.len().min(256)];
+    // A character may be cut at the end.
+    let is_utf8 = std::str::from_utf8(start).map_or_else(|error| error.error_len().is_none(), |_| true);
+    let other = |&byte: &u8| byte < b' ' && !b"\t\r\n".contains(&byte);
+    !start.is_empty() && is_utf8 && !start.iter().any(other)
 }
 
 /// The refusal of what a file holds, as one line for a terminal: quotes from the file lose control characters, and end.

@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use super::pickle::{Id, Node, Pickle, PickleError};
 use super::storage::{declared_storages, named_tensors};
-use super::{tar, zip};
+use super::{FORMS, is_text, tar, zip};
 
 /// Why a file is not read as weights.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +89,14 @@ fn read_zip(input: &[u8]) -> Result<Vec<(String, Tensor)>> {
 
 fn read_stream(input: &[u8]) -> Result<Vec<(String, Tensor)>> {
     let mut rest = input;
-    let first = take_pickle(&mut rest)?;
+    let first = take_pickle(&mut rest).map_err(|problem| match problem {
+        // Every pickle since 2003 says first which protocol it is of.
+        PthError::Pickle(PickleError::Damaged(_)) if !input.starts_with(b"\x80") => {
+            let kind = if is_text(input) { "it is text, no file of weights" } else { "it is no file of weights" };
+            PthError::Layout(format!("{kind}; {FORMS}"))
+        }
+        other => other,
+    })?;
     if !matches!(first.nodes[first.root], Node::Int(MAGIC)) {
         return wrong("it is a pickle, but not one of torch.save");
     }

@@ -63,18 +63,25 @@ impl Report {
     pub(super) fn check(&self, skip_mismatched: bool) -> Result<(), WeightsError> {
         let mut problems = Vec::new();
         if !self.missing.is_empty() {
-            problems.push(format!("{} tensors are missing: {}", self.missing.len(), self.missing.join(", ")));
+            problems.push(format!("{} tensors are missing: {}", self.missing.len(), some(&self.missing)));
         }
         if !self.mismatched.is_empty() && !skip_mismatched {
-            let (count, list) = (self.mismatched.len(), self.mismatched.join(", "));
+            let (count, list) = (self.mismatched.len(), some(&self.mismatched));
             problems.push(format!("{count} tensors have another shape: {list}; MODEL.skip_mismatched True leaves these at their initial values"));
         }
         if problems.is_empty() {
             return Ok(());
         }
         if !self.unused.is_empty() {
-            problems.push(format!("{} of the file are unused: {}", self.unused.len(), self.unused.join(", ")));
+            problems.push(format!("{} of the file are unused: {}", self.unused.len(), some(&self.unused)));
         }
         Err(WeightsError::Mismatch(format!("read as {}, {}", self.source, problems.join("; "))))
     }
+}
+
+/// The first few of many names.
+fn some(names: &[String]) -> String {
+    const MOST: usize = 3;
+    let more = if names.len() > MOST { ", …" } else { "" };
+    names[..names.len().min(MOST)].join(", ") + more
 }

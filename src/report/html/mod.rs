@@ -4,9 +4,9 @@ mod chart;
 pub mod run;
 
 use crate::durable;
+use crate::fault;
 use crate::report::event::{Event, points};
 use crate::report::picture::PagePicture;
-use anyhow::Context;
 use chart::Line;
 use run::Run;
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ const CHARTS: [(&str, Value); 6] = [
 /// A folder without a history; `out` cannot be written.
 pub fn write(dirs: &[PathBuf], out: &Path) -> anyhow::Result<()> {
     let runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<_, _>>()?;
-    durable::write(out, page(&runs).as_bytes()).with_context(|| format!("{}: cannot be written", out.display()))
+    durable::write(out, page(&runs).as_bytes()).map_err(|cause| fault::unwritable(out, cause))
 }
 
 /// The page.
