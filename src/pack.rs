@@ -119,6 +119,8 @@ struct Finished {
     shard: ShardInfo,
     /// Pixels of each stored label value.
     pixels: Vec<u64>,
+    /// The stored label values of each record; a run that does not know them begins anew.
+    seen: Vec<Vec<u8>>,
 }
 
 /// Packs, and prints what was packed.
@@ -147,7 +149,8 @@ pub fn run(options: &PackOptions) -> anyhow::Result<()> {
     let values = table::values(&finished);
     let (pixels, ignored) = table::by_class(&values, &rules);
     let (names, palette, label_map) = (rules.names.clone(), rules.palette.clone(), rules.stored.clone());
-    let classes = Classes { names, palette, label_map, translated: rules.translates(), pixels, ignored };
+    let seen = table::seen(&finished, &rules);
+    let classes = Classes { names, palette, label_map, translated: rules.translates(), pixels, ignored, seen };
     let index = Index::new(shards, classes);
     publish(&index, &staging, out).with_context(|| format!("{}: cannot move the shards there", out.display()))?;
     if options.json {
@@ -270,24 +273,26 @@ struct OpenShard {
     bytes: usize,
     inputs: blake3::Hasher,
     pixels: Vec<u64>,
+    seen: Vec<Vec<u8>>,
 }
 
 impl OpenShard {
     fn new(rules: &Rules) -> OpenShard {
-        OpenShard { records: Vec::new(), bytes: 0, inputs: inputs(rules), pixels: vec![0; 256] }
+        OpenShard { records: Vec::new(), bytes: 0, inputs: inputs(rules), pixels: vec![0; 256], seen: Vec::new() }
     }
 
     fn push(&mut self, packed: Packed) {
         self.bytes += packed.record.byte_len();
         self.inputs.update(packed.stamp.as_bytes());
         self.pixels.iter_mut().zip(packed.pixels).for_each(|(sum, count)| *sum += count);
+        self.seen.push((0..=255).filter(|value| packed.pixels[usize::from(*value)] > 0).collect());
         self.records.push(packed.record);
     }
 
     fn close(self, number: usize, staging: &Path) -> anyhow::Result<Finished> {
         let shard = write_shard(staging, number, &self.records).map_err(fault::classified)?;
         let inputs = self.inputs.finalize().to_hex().to_string();
-        let finished = Finished { inputs, shard, pixels: self.pixels };
+        let finished = Finished { inputs, shard, pixels: self.pixels, seen: self.seen };
         let note = note_file(staging, number);
         durable::write(&note, &serde_json::to_vec(&finished)?).with_context(|| note.display().to_string())?;
         Ok(finished)

@@ -6,9 +6,9 @@
 use crate::bad_input;
 use crate::data::DatasetConfig;
 use crate::data::augment::Augment;
-use crate::data::batch::padded_size;
+use crate::data::batch::Padding;
 use crate::data::dataset::Dataset;
-use crate::data::order::{MicroBatch, Order, OrderSpec};
+use crate::data::order::{MicroBatch, Order, OrderSpec, Step};
 use crate::fault;
 use crate::train::TrainConfig;
 use serde::Serialize;
@@ -28,6 +28,11 @@ pub struct Plan {
     pub padding_share: f64,
     /// Global batches in one pass over the list.
     pub steps_per_pass: u64,
+    /// How often the most frequent sample comes in one pass: more than once by DATASET.rare_class_sampling, or where the
+    /// list is shorter than a global batch.
+    pub most_repeats: u32,
+    /// Part of the samples that a pass takes at least once.
+    pub seen_share: f64,
     /// Steps that these figures cover: whole passes.
     pub steps: u64,
     /// Samples in the list.
@@ -67,7 +72,8 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, ranks: usize, json: boo
         bad_input!("--ranks is {ranks}: give 1 … {MOST_RANKS}");
     }
     let source = Dataset::open(dataset, &dataset.list_train).map_err(fault::classified)?;
-    let plan = plan(source.sizes(), dataset, train, ranks);
+    let weights = source.weights(dataset).map_err(fault::classified)?;
+    let plan = weighted(source.sizes(), weights, dataset, train, ranks);
     if json {
         println!("{}", serde_json::to_string(&plan)?);
     } else {
@@ -78,22 +84,36 @@ pub fn run(dataset: &DatasetConfig, train: &TrainConfig, ranks: usize, json: boo
 
 /// The plan of a list of (width, height).
 pub fn plan(sizes: &[(u32, u32)], dataset: &DatasetConfig, train: &TrainConfig, ranks: usize) -> Plan {
+    weighted(sizes, None, dataset, train, ranks)
+}
+
+/// The same where samples come by their weights (DATASET.rare_class_sampling).
+pub fn weighted(
+    sizes: &[(u32, u32)],
+    weights: Option<Vec<f64>>,
+    dataset: &DatasetConfig,
+    train: &TrainConfig,
+    ranks: usize,
+) -> Plan {
     let global_batch = train.global_batch_on(ranks);
-    let order = Order::new(sizes, OrderSpec::new(dataset, train.seed, global_batch, train.batch_size_per_gpu));
+    let order = Order::new(sizes, OrderSpec::new(dataset, train.seed, global_batch, train.batch_size_per_gpu))
+        .weighted(weights);
     let steps_per_pass = order.steps_per_pass();
     let steps = STEPS.div_ceil(steps_per_pass) * steps_per_pass;
     let augment = Augment::new(dataset, train.seed);
-    let rate = dataset.segm_downsampling_rate.max(1);
+    let (rate, padding) = (dataset.segm_downsampling_rate.max(1), Padding::new(dataset));
 
     let (mut padded, mut covered, mut slowest) = (0u64, 0u64, 0u64);
     let mut by_rank = vec![0u64; ranks];
     let mut largest_batch = Shape::default();
+    let mut times = Times::default();
     for step in 0..steps {
         let step = order.step(step);
+        times.count(&step, sizes.len());
         let mut pixels = vec![0u64; ranks];
         for (i, micro) in step.micro_batches.iter().enumerate() {
-            let placed = place(sizes, &augment, step.pass, micro);
-            let (width, height) = padded_size(&placed, dataset.padding_constant, rate);
+            let placed = place(sizes, &augment, micro);
+            let (width, height) = padding.of(&placed);
             let label_pixels = u64::from(width / rate) * u64::from(height / rate);
             let mut shape = Shape { images: placed.len(), width, height, bytes: 0 };
             shape.bytes = shape.pixels() * 3 * 4 + shape.images as u64 * label_pixels * 8;
@@ -112,6 +132,8 @@ pub fn plan(sizes: &[(u32, u32)], dataset: &DatasetConfig, train: &TrainConfig, 
         pixel_balance: share(padded as f64 / ranks as f64, slowest),
         padding_share: share((padded - covered) as f64, padded),
         steps_per_pass,
+        most_repeats: times.most,
+        seen_share: share(times.seen as f64, times.of),
         steps,
         samples: sizes.len(),
         ranks,
@@ -121,23 +143,53 @@ pub fn plan(sizes: &[(u32, u32)], dataset: &DatasetConfig, train: &TrainConfig, 
     }
 }
 
+/// How often samples come in a pass.
+#[derive(Default)]
+struct Times {
+    pass: u64,
+    of_sample: Vec<u32>,
+    most: u32,
+    /// Samples that came, summed over passes, and samples that there are.
+    seen: u64,
+    of: u64,
+}
+
+impl Times {
+    fn count(&mut self, step: &Step, samples: usize) {
+        if self.of_sample.is_empty() || self.pass != step.pass {
+            (self.pass, self.of_sample) = (step.pass, vec![0; samples]);
+            self.of += samples as u64;
+        }
+        for &sample in step.micro_batches.iter().flat_map(|micro| &micro.samples) {
+            let times = &mut self.of_sample[sample as usize];
+            *times += 1;
+            self.seen += u64::from(*times == 1);
+            self.most = self.most.max(*times);
+        }
+    }
+}
+
 /// Sizes of a micro-batch's samples after augmentation.
-fn place(sizes: &[(u32, u32)], augment: &Augment, pass: u64, micro: &MicroBatch) -> Vec<(u32, u32)> {
-    let size = |&sample: &u32| augment.place(sizes[sample as usize], pass, sample, micro.short_edge).size();
-    micro.samples.iter().map(size).collect()
+fn place(sizes: &[(u32, u32)], augment: &Augment, micro: &MicroBatch) -> Vec<(u32, u32)> {
+    let size =
+        |(&sample, &draws): (&u32, &u64)| augment.place(sizes[sample as usize], draws, sample, micro.short_edge).size();
+    micro.samples.iter().zip(&micro.draws).map(size).collect()
 }
 
 fn report(plan: &Plan) -> String {
     let Plan { pixel_balance, padding_share, steps_per_pass, steps, samples, ranks, global_batch, .. } = plan;
+    let Plan { most_repeats, seen_share, .. } = plan;
     let Shape { images, width, height, bytes } = plan.largest_batch;
     let mib = bytes as f64 / f64::from(1 << 20);
     format!(
         "{samples} samples on {ranks} ranks, {global_batch} images a step, over {steps} steps\n\
          steps per pass  {steps_per_pass}\n\
+         samples         {:.1} % of them in a pass, none more than {most_repeats} times\n\
          pixel balance   {pixel_balance:.4}  (mean ÷ largest pixels per rank)\n\
          padding share   {:.2} %\n\
          largest batch   {images} x {width} x {height}, {mib:.1} MiB of images and labels on the device\n\
          ranks by idle time:\n{}",
+        seen_share * 100.0,
         padding_share * 100.0,
         histogram(&plan.idle_by_rank),
     )

@@ -1,7 +1,7 @@
 //! One micro-batch from its samples: read, decoded, augmented and padded, on all threads of the pool it is called in.
 
 use super::augment::{Augment, Placement, Renderer, Transform};
-use super::batch::{Buffers, HostBatch, padded_size};
+use super::batch::{Buffers, HostBatch, Padding};
 use super::dataset::Dataset;
 use super::order::MicroBatch;
 use super::random::{KeyedRng, Purpose};
@@ -19,7 +19,7 @@ pub struct Assembler {
     source: Arc<Dataset>,
     augment: Augment,
     seed: u64,
-    padding_constant: u32,
+    padding: Padding,
     rate: u32,
     padding_label: i64,
     on_corrupt: OnCorrupt,
@@ -35,7 +35,7 @@ impl Assembler {
             source,
             augment: Augment::new(config, seed),
             seed,
-            padding_constant: config.padding_constant,
+            padding: Padding::new(config),
             rate: config.segm_downsampling_rate.max(1),
             padding_label,
             on_corrupt: config.on_corrupt,
@@ -58,9 +58,9 @@ impl Assembler {
         let mut draws: Vec<Option<(KeyedRng, usize)>> = samples.iter().map(|_| None).collect();
         loop {
             // A substitute has a size of its own, so the whole batch is laid out anew.
-            let mut batch = self.lay_out(pass, planned, samples.clone());
+            let mut batch = self.lay_out(planned, samples.clone());
             let mut again = false;
-            for (i, outcome) in self.fill(pass, planned.short_edge, &mut batch).into_iter().enumerate() {
+            for (i, outcome) in self.fill(planned, &mut batch).into_iter().enumerate() {
                 let Err(error) = outcome else { continue };
                 let (stream, drawn) = draws[i].get_or_insert_with(|| {
                     let sample = planned.samples[i].into();
@@ -81,14 +81,16 @@ impl Assembler {
         }
     }
 
-    fn place(&self, pass: u64, sample: u32, short_edge: u32) -> Placement {
-        self.augment.place(self.source.sizes()[sample as usize], pass, sample, short_edge)
+    /// What happens to `sample`, number `at` of the micro-batch that was planned.
+    fn place(&self, planned: &MicroBatch, at: usize, sample: u32) -> Placement {
+        self.augment.place(self.source.sizes()[sample as usize], planned.draws[at], sample, planned.short_edge)
     }
 
     /// A batch of the right size that holds no pixels yet.
-    fn lay_out(&self, pass: u64, planned: &MicroBatch, samples: Vec<u32>) -> HostBatch {
-        let sizes: Vec<(u32, u32)> = samples.iter().map(|&s| self.place(pass, s, planned.short_edge).size()).collect();
-        let (width, height) = padded_size(&sizes, self.padding_constant, self.rate);
+    fn lay_out(&self, planned: &MicroBatch, samples: Vec<u32>) -> HostBatch {
+        let sizes: Vec<(u32, u32)> =
+            samples.iter().enumerate().map(|(at, &sample)| self.place(planned, at, sample).size()).collect();
+        let (width, height) = self.padding.of(&sizes);
         let (mut images, mut labels) = self.buffers.take();
         images.resize(sizes.len() * 3 * width as usize * height as usize, 0);
         labels.clear();
@@ -98,24 +100,25 @@ impl Assembler {
     }
 
     /// Fills every sample's part of the batch.
-    fn fill(&self, pass: u64, short_edge: u32, batch: &mut HostBatch) -> Vec<Result<(), DataError>> {
+    fn fill(&self, planned: &MicroBatch, batch: &mut HostBatch) -> Vec<Result<(), DataError>> {
         let stride = batch.width as usize * 3;
         let label_stride = (batch.width / batch.rate) as usize;
         let image_bytes = (stride * batch.height as usize).max(1);
         let label_count = (label_stride * (batch.height / batch.rate) as usize).max(1);
         let parts = batch.images.par_chunks_mut(image_bytes).zip(batch.labels.par_chunks_mut(label_count));
-        let fill = |((image, label), &sample): ((&mut [u8], &mut [i64]), &u32)| {
+        let fill = |((image, label), (at, &sample)): ((&mut [u8], &mut [i64]), (usize, &u32))| {
             let mut renderer = self.renderers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
             let read = self.source.read(sample as usize, &mut renderer.sample);
             if read.is_ok() {
-                let placement = self.place(pass, sample, short_edge);
+                let placement = self.place(planned, at, sample);
                 let classes = self.source.label_map().table();
+                stages::time(Stage::Label, || renderer.place(&placement, classes));
                 stages::time(Stage::Augment, || renderer.image(&placement, image, stride));
                 stages::time(Stage::Label, || renderer.label(&placement, self.rate, classes, label, label_stride));
             }
             self.renderers.lock().unwrap_or_else(PoisonError::into_inner).push(renderer);
             read
         };
-        parts.zip(&batch.samples).map(fill).collect()
+        parts.zip(batch.samples.par_iter().enumerate()).map(fill).collect()
     }
 }

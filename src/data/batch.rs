@@ -1,5 +1,6 @@
 //! A micro-batch on the host, and its way to the device.
 
+use super::DatasetConfig;
 use super::resize::round_up;
 use crate::loss::IGNORE;
 use crate::torch::memory::f32_slice;
@@ -109,6 +110,29 @@ impl Buffers {
 
     fn give(&self, buffers: (Vec<u8>, Vec<i64>)) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
+    }
+}
+
+/// How large a batch is beside its samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Padding {
+    constant: u32,
+    rate: u32,
+    /// What it has at least, with DATASET.pad_to_crop.
+    least: (u32, u32),
+}
+
+impl Padding {
+    /// Of training's batches.
+    pub fn new(config: &DatasetConfig) -> Padding {
+        let least = config.crop_size().filter(|_| config.pad_to_crop).unwrap_or((0, 0));
+        Padding { constant: config.padding_constant, rate: config.segm_downsampling_rate, least }
+    }
+
+    /// Width and height of a batch of these samples.
+    pub fn of(&self, sizes: &[(u32, u32)]) -> (u32, u32) {
+        let largest = |edge: fn(&(u32, u32)) -> u32| sizes.iter().chain([&self.least]).map(edge).max().unwrap_or(0);
+        padded_size(&[(largest(|size| size.0), largest(|size| size.1))], self.constant, self.rate)
     }
 }
 

@@ -3,6 +3,7 @@
 use super::DatasetConfig;
 use super::label_map::LabelMap;
 use super::label_rule::{self, LabelRule};
+use super::rare_classes;
 use super::source::{self, DataError, Sample, Source};
 use crate::shard::MAX_PIXELS;
 use std::path::Path;
@@ -70,6 +71,19 @@ impl Dataset {
     /// From the values in [`Sample::label`] to classes.
     pub fn label_map(&self) -> &LabelMap {
         &self.labels.map
+    }
+
+    /// How often each sample is to come, by DATASET.rare_class_sampling; None where all come alike.
+    pub fn weights(&self, config: &DatasetConfig) -> Result<Option<Vec<f64>>, DataError> {
+        let temperature = config.rare_class_sampling;
+        if temperature == 0.0 {
+            return Ok(None);
+        }
+        let own_map = config.label_map.is_empty() || self.source.translates();
+        match self.source.histogram().filter(|_| own_map) {
+            Some(histogram) => Ok(Some(rare_classes::weights(&histogram, temperature))),
+            None => Err(DataError::Histogram),
+        }
     }
 
     /// Class names, where the set knows them.

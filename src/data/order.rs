@@ -23,6 +23,9 @@
 //! | **units of gcd(G, 10080), sorted by pixels summed over all short edges** | 0.978 / 1.2 % | 0.982 / 1.0 % | 0.936 / 1.0 % |
 //! | the same, sorted by pixels at the largest short edge | 0.978 / 1.2 % | 0.952 / 1.0 % | 0.820 / 1.0 % |
 //!
+//! With DATASET.rare_class_sampling a pass is another list of as many samples, of which some come more than once and some
+//! not at all; all else is the same.
+//!
 //! A whole pass as one window was not taken, as shapes would then hardly mix between the steps of different passes;
 //! units of two were not, as micro-batches of more than two would mix orientations. At 1024 ranks a pass has nine
 //! global batches, so the ninth with the longest shapes must span 1.5:1 to 3:1 unless samples are left out.
@@ -30,6 +33,7 @@
 use super::{
     DatasetConfig, OrderKind, SizePer,
     random::{KeyedRng, Purpose},
+    rare_classes,
     resize::target_size,
 };
 use std::cmp::Ordering;
@@ -86,6 +90,9 @@ pub struct MicroBatch {
     pub first: usize,
     /// Indices into the list.
     pub samples: Vec<u32>,
+    /// What the draws of each sample's augmentation are keyed by besides the sample: the pass, or, where a sample may come
+    /// more than once in one, its place among all samples of the run.
+    pub draws: Vec<u64>,
     /// Short edge that the samples are resized to.
     pub short_edge: u32,
 }
@@ -103,6 +110,8 @@ pub struct Step {
 pub struct Order {
     sizes: Vec<(u32, u32)>,
     spec: OrderSpec,
+    /// What each sample is due of all draws, where they do not come alike.
+    weights: Option<Vec<f64>>,
     /// What the last step was cut from: the next one is most often cut from it as well.
     recent: Mutex<Recent>,
 }
@@ -125,7 +134,12 @@ impl Order {
             let (n, g) = (sizes.len(), spec.global_batch);
             log::warn!("the list has {n} samples, fewer than a global batch of {g}: samples repeat within a step");
         }
-        Order { sizes: sizes.to_vec(), spec, recent: Mutex::default() }
+        Order { sizes: sizes.to_vec(), spec, weights: None, recent: Mutex::default() }
+    }
+
+    /// The same order of passes that take each sample by its weight; see [`rare_classes`].
+    pub fn weighted(self, weights: Option<Vec<f64>>) -> Order {
+        Order { weights, ..self }
     }
 
     /// Global batches in one pass.
@@ -146,12 +160,17 @@ impl Order {
             choices.get(edges.below(choices.len() as u64) as usize).copied().unwrap_or(1)
         };
         let of_step = draw();
+        let draw_of = |index: usize| match self.weights {
+            None => pass,
+            Some(_) => 1 << 63 | (step * self.spec.global_batch as u64 + index as u64),
+        };
         let micro_batches = samples
             .chunks(self.spec.micro_batch)
             .enumerate()
             .map(|(i, samples)| MicroBatch {
                 first: i * self.spec.micro_batch,
                 samples: samples.to_vec(),
+                draws: (0..samples.len()).map(|at| draw_of(i * self.spec.micro_batch + at)).collect(),
                 short_edge: if self.spec.size_per == SizePer::Step || i == 0 { of_step } else { draw() },
             })
             .collect();
@@ -191,6 +210,10 @@ impl Order {
 
     /// The samples of a pass, shuffled and cut to whole global batches; a list shorter than one repeats.
     fn permutation(&self, pass: u64) -> Vec<u32> {
+        if let Some(weights) = &self.weights {
+            let length = self.steps_per_pass() as usize * self.spec.global_batch;
+            return rare_classes::pass(weights, length, self.spec.seed, pass);
+        }
         let mut samples: Vec<u32> = (0..self.sizes.len() as u32).collect();
         KeyedRng::new(self.spec.seed, Purpose::Permutation, pass, 0).shuffle(&mut samples);
         let length = self.steps_per_pass() as usize * self.spec.global_batch;

@@ -27,6 +27,15 @@ pub fn by_class(values: &[u64], rules: &Rules) -> (Vec<u64>, u64) {
     (classes, ignored)
 }
 
+/// The classes that each record shows.
+pub fn seen(finished: &[Finished], rules: &Rules) -> Vec<Vec<u8>> {
+    let classes = |values: &Vec<u8>| {
+        let classes = values.iter().filter_map(|&value| u8::try_from(rules.map().class(value)?).ok());
+        classes.collect::<std::collections::BTreeSet<u8>>().into_iter().collect()
+    };
+    finished.iter().flat_map(|shard| &shard.seen).map(classes).collect()
+}
+
 /// A row for each label value that occurs.
 pub fn table(values: &[u64], index: &Index, rules: &Rules) -> Table {
     let total: u64 = values.iter().sum();

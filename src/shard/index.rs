@@ -60,6 +60,8 @@ pub struct Classes {
     pub pixels: Vec<u64>,
     /// Pixels of no class.
     pub ignored: u64,
+    /// The classes that each record shows, record by record.
+    pub seen: Vec<Vec<u8>>,
 }
 
 /// The contents of index.json.
@@ -88,6 +90,9 @@ pub struct Index {
     /// Pixels of no class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignored: Option<u64>,
+    /// The classes that each record shows: a hexadecimal digit for every four, class 0 the first digit's lowest bit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    seen: Option<Vec<String>>,
     #[serde(default, skip_serializing)]
     crc32: String,
 }
@@ -96,10 +101,11 @@ impl Index {
     /// The index of these shards.
     pub fn new(shards: Vec<ShardInfo>, classes: Classes) -> Index {
         let meaning = |class: Option<u8>| class.map_or(Meaning::Word(Ignore::Ignore), Meaning::Class);
-        let Classes { names, palette, label_map, translated, pixels, ignored } = classes;
+        let Classes { names, palette, label_map, translated, pixels, ignored, seen } = classes;
         let label_map = label_map.map(|map| map.into_iter().map(|(raw, class)| (raw, meaning(class))).collect());
         let records = shards.iter().map(|shard| u64::from(shard.records)).sum();
         let (format, version) = ("segdist".to_string(), entry::VERSION);
+        let seen = (!seen.is_empty()).then(|| seen.iter().map(|classes| digits(classes)).collect());
         let (classes, pixels, ignored) = (names, Some(pixels), Some(ignored));
         let rest = Index::default();
         let mut index = Index {
@@ -113,6 +119,7 @@ impl Index {
             translated,
             pixels,
             ignored,
+            seen,
             ..rest
         };
         index.dataset_id = index.id();
@@ -136,6 +143,12 @@ impl Index {
     /// Whether labels are stored as class + 1, 0 for ignored, because label files held something else than bytes.
     pub fn translated(&self) -> bool {
         self.translated
+    }
+
+    /// The classes that each record shows, record by record; None in sets that were packed before it was written down.
+    pub fn seen(&self) -> Option<Vec<Vec<u8>>> {
+        let seen = self.seen.as_ref().filter(|seen| seen.len() as u64 == self.records)?;
+        seen.iter().map(|digits| classes_of(digits)).collect()
     }
 
     /// Writes index.json into `dir`, complete or not at all.
@@ -200,11 +213,41 @@ impl Index {
     /// The hash of all but the id itself and the counts.
     fn id(&self) -> String {
         // Counts follow from the rest, and sets that were packed before there were any keep their id.
-        let anonymous = Index { dataset_id: String::new(), pixels: None, ignored: None, ..self.clone() };
+        let anonymous = Index { dataset_id: String::new(), pixels: None, ignored: None, seen: None, ..self.clone() };
         blake3::hash(anonymous.json().as_bytes()).to_hex().to_string()
     }
 
     fn json(&self) -> String {
         serde_json::to_string_pretty(self).expect("strings and integers always serialize")
+    }
+}
+
+/// See [`Index::seen`].
+fn digits(classes: &[u8]) -> String {
+    let digit = |four: u8| (0..4).filter(|bit| classes.contains(&(4 * four + bit))).map(|bit| 1 << bit).sum::<u32>();
+    let count = classes.iter().max().map_or(0, |last| last / 4 + 1);
+    (0..count).filter_map(|four| char::from_digit(digit(four), 16)).collect()
+}
+
+fn classes_of(digits: &str) -> Option<Vec<u8>> {
+    let mut classes = Vec::new();
+    for (four, digit) in digits.chars().enumerate().take(64) {
+        let bits = digit.to_digit(16)?;
+        classes.extend((0..4).filter(|bit| bits >> bit & 1 == 1).map(|bit| 4 * four as u8 + bit));
+    }
+    Some(classes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_classes_of_a_record_come_back(classes in prop::collection::btree_set(any::<u8>(), 0..40)) {
+            let classes: Vec<u8> = classes.into_iter().collect();
+            prop_assert_eq!(classes_of(&digits(&classes)), Some(classes));
+        }
     }
 }

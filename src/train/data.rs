@@ -32,7 +32,8 @@ impl Data {
             check(samples, labels, &source, dataset)?;
         }
         let spec = OrderSpec::new(dataset, train.seed, beginning.global_batch, train.batch_size_per_gpu);
-        let order = Arc::new(Order::new(source.sizes(), spec));
+        let weights = source.weights(dataset).map_err(fault::classified)?;
+        let order = Arc::new(Order::new(source.sizes(), spec).weighted(weights));
         Ok(Data { train: Samples { source, order }, val })
     }
 

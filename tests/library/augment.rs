@@ -89,7 +89,7 @@ fn assembler(root: &Path, config: impl FnOnce(&mut DatasetConfig)) -> Assembler 
 }
 
 fn batch(assembler: &Assembler, pass: u64) -> HostBatch {
-    let micro = MicroBatch { first: 0, samples: vec![0, 1, 2, 3], short_edge: 32 };
+    let micro = MicroBatch { first: 0, samples: vec![0, 1, 2, 3], draws: vec![pass; 4], short_edge: 32 };
     assembler.micro_batch(pass, &micro).unwrap().0
 }
 
@@ -146,7 +146,7 @@ fn crops_and_jitter_draw_what_they_drew_when_they_shared_a_stream() {
         let color = [0, 1, 2].map(|_| random.between(0.7, 1.3) as f32);
         let placed = format!("{:?}", augment.place(source, 2, sample, 60));
         assert!(
-            placed.contains(&format!("whole: ({}, {}), corner: ({}, {})", whole[0], whole[1], corner[0], corner[1]))
+            placed.contains(&format!("whole: ({}, {}), corners: [({}, {})]", whole[0], whole[1], corner[0], corner[1]))
         );
         let [brightness, contrast, saturation] = color;
         let edit = format!("brightness: {brightness:?}, contrast: {contrast:?}, saturation: {saturation:?}");

@@ -2,7 +2,7 @@
 //!
 //! What they do is a function of (seed, pass, sample) and of the step's short edge, so it is the same on any rank and
 //! thread, and a sample's final size is known before its bytes are read. By default it is what the reference does
-//! (`TrainDataset.__getitem__`): a flip, and a resize.
+//! (`TrainDataset.__getitem__`): a flip, and a resize. One choice is the label's: which of some corners a crop has.
 //!
 //! # How to add a transform
 //!
@@ -11,30 +11,34 @@
 //! changes no other transform's draws, and runs without it stay what they were.
 //!
 //! ```ignore
-//! /// A square of black pixels without labels (DeVries and Taylor, arXiv 1708.04552).
-//! impl Transform for Cutout {
+//! /// One sample in ten without its colours.
+//! impl Transform for Grey {
 //!     fn purpose(&self) -> Purpose {
-//!         Purpose::Named("cutout")
+//!         Purpose::Named("grey")
 //!     }
 //!
 //!     fn place(&self, placement: &mut Placement, random: &mut KeyedRng) {
-//!         let (width, height) = placement.size();
-//!         let corner = (random.below(width.into()) as u32, random.below(height.into()) as u32);
-//!         placement.edit(Square { corner, side: self.side }); // an `Edit`: its `image` and `label` see the pixels
+//!         if random.below(10) == 0 {
+//!             placement.edit(Desaturate); // an `Edit`: its `image` and `label` see the pixels
+//!         }
 //!     }
 //! }
 //! ```
 //!
-//! Where pixels go (mirror, resize, crop) is collected first and done in one pass over the image; edits come after it, in
+//! Where pixels go (mirror, resize, crop, rotation) is collected first and done in one pass over the image; edits come after it, in
 //! the order of the list. A label is only looked up at the pixels that the network's output has.
 
 mod color_jitter;
 mod crop;
+mod cutout;
 mod flip;
+mod photometric;
 mod placement;
 mod render;
 mod resize;
+mod rotate;
 mod scale_jitter;
+mod turn;
 
 pub use placement::{Edit, Labels, Pixels, Placement};
 pub use render::Renderer;
@@ -46,8 +50,16 @@ use super::random::{KeyedRng, Purpose};
 pub type FromConfig = fn(&DatasetConfig) -> Option<Box<dyn Transform>>;
 
 /// All transforms, in the order in which they are applied.
-pub const TRANSFORMS: [FromConfig; 5] =
-    [flip::from_config, resize::from_config, scale_jitter::from_config, crop::from_config, color_jitter::from_config];
+pub const TRANSFORMS: [FromConfig; 8] = [
+    flip::from_config,
+    resize::from_config,
+    scale_jitter::from_config,
+    crop::from_config,
+    rotate::from_config,
+    color_jitter::from_config,
+    photometric::from_config,
+    cutout::from_config,
+];
 
 /// One change of a sample.
 pub trait Transform: Send + Sync {

@@ -10,8 +10,13 @@ pub struct Placement {
     pub(super) mirrored: bool,
     /// Width and height of the whole image once resized.
     pub(super) whole: (u32, u32),
-    /// Upper left corner, in the resized image, of the part that is kept.
-    pub(super) corner: (u32, u32),
+    /// Upper left corners, in the resized image, of the parts of which one is kept: the first that `share` lets pass, else
+    /// the last.
+    pub(super) corners: Vec<(u32, u32)>,
+    /// What one class may have of the labelled pixels of that part, but for the last one's.
+    pub(super) share: f64,
+    /// Radians by which what is kept is turned about its middle.
+    pub(super) turn: f64,
     size: (u32, u32),
     pub(super) edits: Vec<Box<dyn Edit>>,
 }
@@ -72,7 +77,9 @@ impl Placement {
             short_edge,
             mirrored: false,
             whole: source,
-            corner: (0, 0),
+            corners: vec![(0, 0)],
+            share: 1.0,
+            turn: 0.0,
             size: source,
             edits: Vec::new(),
         }
@@ -96,27 +103,48 @@ impl Placement {
     /// Mirrors left to right.
     pub fn mirror(&mut self) {
         self.mirrored = !self.mirrored;
-        self.corner.0 = self.whole.0 - self.corner.0 - self.size.0;
+        self.turn = -self.turn;
+        let (whole, width) = (self.whole.0, self.size.0);
+        self.corners.iter_mut().for_each(|corner| corner.0 = whole - corner.0 - width);
     }
 
     /// Gives it another size, of at least one pixel. After a crop, what was left out grows alike, and all of it is
     /// resized: crop last.
     pub fn resize(&mut self, (width, height): (u32, u32)) {
         let (width, height) = (width.max(1), height.max(1));
-        let axis = |whole: &mut u32, corner: &mut u32, size: &mut u32, new: u32| {
-            let grown = |edge: u32| (f64::from(edge) * f64::from(new) / f64::from(*size)).round() as u32;
-            let (grown_whole, grown_corner) = (grown(*whole).max(new), grown(*corner));
-            (*whole, *corner, *size) = (grown_whole, grown_corner.min(grown_whole - new), new);
-        };
-        axis(&mut self.whole.0, &mut self.corner.0, &mut self.size.0, width);
-        axis(&mut self.whole.1, &mut self.corner.1, &mut self.size.1, height);
+        let grown =
+            |edge: u32, size: u32, new: u32| (f64::from(edge) * f64::from(new) / f64::from(size)).round() as u32;
+        let whole =
+            (grown(self.whole.0, self.size.0, width).max(width), grown(self.whole.1, self.size.1, height).max(height));
+        for corner in &mut self.corners {
+            corner.0 = grown(corner.0, self.size.0, width).min(whole.0 - width);
+            corner.1 = grown(corner.1, self.size.1, height).min(whole.1 - height);
+        }
+        (self.whole, self.size) = (whole, (width, height));
     }
 
     /// Keeps the part of this size, as far as there is one, from `corner` on, its left and top.
     pub fn crop(&mut self, (left, top): (u32, u32), (width, height): (u32, u32)) {
         let (left, top) = (left.min(self.size.0 - 1), top.min(self.size.1 - 1));
-        self.corner = (self.corner.0 + left, self.corner.1 + top);
+        self.corners.iter_mut().for_each(|corner| *corner = (corner.0 + left, corner.1 + top));
         self.size = (width.clamp(1, self.size.0 - left), height.clamp(1, self.size.1 - top));
+    }
+
+    /// Keeps a part of `size`, as far as there is one, from one of `corners` on, of which there is one at least: from the
+    /// first where two classes or more are seen and none has as much as `share` of the labelled pixels, else from the last.
+    pub fn crop_by_label(&mut self, corners: &[(u32, u32)], (width, height): (u32, u32), share: f64) {
+        let size = (width.clamp(1, self.size.0), height.clamp(1, self.size.1));
+        let most = (self.size.0 - size.0, self.size.1 - size.1);
+        let from = self.corners[0];
+        self.corners =
+            corners.iter().map(|corner| (from.0 + corner.0.min(most.0), from.1 + corner.1.min(most.1))).collect();
+        (self.size, self.share) = (size, share);
+    }
+
+    /// Turns what is kept about its middle, by radians, against the clock; what comes into view from outside of the image
+    /// is grey and has no label. Call after the crop, so that the corners are filled from what lies around it.
+    pub fn rotate(&mut self, angle: f64) {
+        self.turn += angle;
     }
 
     /// Edits the pixels once they are in their place.

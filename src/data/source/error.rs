@@ -86,6 +86,12 @@ pub enum DataError {
     /// A layout that does not exist.
     #[error("there is no layout '{0}'; there are {1}")]
     Layout(String, String),
+    /// Nobody has written down which sample shows which class.
+    #[error(
+        "DATASET.rare_class_sampling: nothing says which classes an image shows: `segdist pack` the training samples (sets \
+         packed by an earlier version once more), with their label map, and leave DATASET.label_map empty"
+    )]
+    Histogram,
     /// A form of list that does not exist, and those that do.
     #[error("{list}: is neither {1}", list = if .0.is_empty() { "''" } else { .0 })]
     Form(String, String),
@@ -113,6 +119,7 @@ impl Failure for DataError {
             | DataError::LabelValue { .. }
             | DataError::LabelMap(..)
             | DataError::Layout(..)
+            | DataError::Histogram
             | DataError::Form(..) => Kind::Input,
         }
     }

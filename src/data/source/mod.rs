@@ -74,6 +74,11 @@ pub trait Source: Send + Sync {
         false
     }
 
+    /// Which classes are seen where, if the source knows that without reading labels.
+    fn histogram(&self) -> Option<Histogram> {
+        None
+    }
+
     /// Class names, where the source knows them.
     fn class_names(&self) -> Option<&[String]> {
         None
@@ -88,6 +93,15 @@ pub trait Source: Send + Sync {
     fn palette(&self) -> Option<&[[u8; 3]]> {
         None
     }
+}
+
+/// Which classes a set shows, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    /// Pixels of each class.
+    pub pixels: Vec<u64>,
+    /// The classes that each sample shows.
+    pub seen: Vec<Vec<u8>>,
 }
 
 /// One sample, decoded: the bytes of both vectors are reused from sample to sample.
