@@ -1,7 +1,7 @@
 //! Reading checkpoints: the newest or best whose every byte is as it was written.
 
 use super::state::FileSeal;
-use super::{CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, STATISTICS_FILE, Score, State};
+use super::{AVERAGE_FILE, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, STATISTICS_FILE, Score, State};
 use super::{step_name, steps_in, tensors};
 use crate::fault::{Failure, Kind};
 use crate::run_dir::RunDir;
@@ -34,6 +34,8 @@ pub struct Loaded {
     pub optimizer: Vec<(String, Tensor)>,
     /// Batch norm statistics that were taken anew, under the names of the running ones; empty where none were.
     pub statistics: Vec<(String, Tensor)>,
+    /// The average of parameters and buffers, by the model's names; empty where the run has none.
+    pub average: Vec<(String, Tensor)>,
 }
 
 /// Whether the run in `run` has a checkpoint, whatever its condition.
@@ -83,8 +85,10 @@ fn first_good(dir: &Path, steps: impl Iterator<Item = u64>) -> Result<Option<Fou
 /// Reads every byte of the checkpoint at `path` and says whether they are those that were written.
 pub fn check(path: &Path) -> Result<State, CheckpointError> {
     let state = read_state(path)?;
+    let always = [(MODEL_FILE, &state.model), (OPTIMIZER_FILE, &state.optimizer)];
     let statistics = state.statistics.as_ref().map(|seal| (STATISTICS_FILE, seal));
-    for (name, seal) in [(MODEL_FILE, &state.model), (OPTIMIZER_FILE, &state.optimizer)].into_iter().chain(statistics) {
+    let average = state.average.as_ref().map(|seal| (AVERAGE_FILE, seal));
+    for (name, seal) in always.into_iter().chain(statistics).chain(average) {
         let path = path.join(name);
         let mut file = open_sealed(&path, seal)?;
         let mut hash = blake3::Hasher::new();
@@ -99,8 +103,13 @@ pub fn load(path: &Path) -> Result<Loaded, CheckpointError> {
     let state = read_state(path)?;
     let model = load_tensors(&path.join(MODEL_FILE), &state.model)?;
     let optimizer = load_tensors(&path.join(OPTIMIZER_FILE), &state.optimizer)?;
-    let statistics = state.statistics.as_ref().map(|seal| load_tensors(&path.join(STATISTICS_FILE), seal));
-    Ok(Loaded { statistics: statistics.transpose()?.unwrap_or_default(), state, model, optimizer })
+    let optional = |name: &str, seal: &Option<FileSeal>| {
+        let tensors = seal.as_ref().map(|seal| load_tensors(&path.join(name), seal)).transpose();
+        tensors.map(Option::unwrap_or_default)
+    };
+    let statistics = optional(STATISTICS_FILE, &state.statistics)?;
+    let average = optional(AVERAGE_FILE, &state.average)?;
+    Ok(Loaded { state, model, optimizer, statistics, average })
 }
 
 fn read_state(checkpoint: &Path) -> Result<State, CheckpointError> {

@@ -4,7 +4,8 @@
 //! buffers), `optimizer.safetensors`, and `state.json`, which holds all else that the future depends on and the hashes
 //! of the others. The step is the number of finished updates. Where batch norm statistics were taken anew for an
 //! evaluation (MODEL.bn_recalibrate), a fourth, `statistics.safetensors`, has them under the names of the running ones,
-//! which training goes on with: whoever evaluates puts them in their place.
+//! which training goes on with: whoever evaluates puts them in their place. With TRAIN.ema there is
+//! `average.safetensors` as well, a model's file like the first, which is evaluated instead.
 //!
 //! - **A name that exists is complete.** A checkpoint is written under a name that starts with a dot, synced, and
 //!   renamed; what is removed is first renamed to such a name. A crash leaves at most a dotted folder, which nobody reads.
@@ -164,6 +165,7 @@ impl CheckpointError {
 
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const AVERAGE_FILE: &str = "average.safetensors";
 const STATE_FILE: &str = "state.json";
 
 /// The name of a step's checkpoint.

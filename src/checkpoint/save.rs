@@ -5,7 +5,7 @@
 
 use super::state::FileSeal;
 use super::tensors::Snapshot;
-use super::{CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, STATISTICS_FILE, State};
+use super::{AVERAGE_FILE, CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, STATISTICS_FILE, State};
 use super::{disk, prune, step_name};
 use crate::run_dir::RunDir;
 use serde::Serialize;
@@ -51,12 +51,20 @@ struct Flight {
     stopped: Arc<Stopped>,
 }
 
-/// Model, optimizer and statistics, copied.
+/// Model, optimizer, statistics and average, copied.
 #[derive(Default)]
 struct Buffers {
     model: Snapshot,
     optimizer: Snapshot,
     statistics: Snapshot,
+    average: Snapshot,
+}
+
+impl Buffers {
+    fn take(&mut self, tensors: &[Vec<(String, Tensor)>; 4]) -> Result<(), CheckpointError> {
+        let own = [&mut self.model, &mut self.optimizer, &mut self.statistics, &mut self.average];
+        own.into_iter().zip(tensors).try_for_each(|(own, tensors)| own.take(tensors))
+    }
 }
 
 /// The tensors of a checkpoint, by name.
@@ -68,6 +76,8 @@ pub struct Tensors<'a> {
     pub optimizer: &'a [(String, Tensor)],
     /// Batch norm statistics that were taken anew; empty: none were.
     pub statistics: &'a [(String, Tensor)],
+    /// The average of parameters and buffers; empty: there is none.
+    pub average: &'a [(String, Tensor)],
 }
 
 /// While it lives, the tensors being saved must not change. To drop it waits until they are copied.
@@ -132,7 +142,7 @@ impl Saver {
             checkpoints: self.checkpoints.clone(),
             config: self.config.clone(),
             state,
-            tensors: [tensors.model, tensors.optimizer, tensors.statistics].map(share),
+            tensors: [tensors.model, tensors.optimizer, tensors.statistics, tensors.average].map(share),
             done,
         };
         let buffers = std::mem::take(&mut self.buffers);
@@ -175,8 +185,8 @@ struct Work {
     checkpoints: PathBuf,
     config: CheckpointConfig,
     state: State,
-    /// Model, optimizer and statistics.
-    tensors: [Vec<(String, Tensor)>; 3],
+    /// Model, optimizer, statistics and average.
+    tensors: [Vec<(String, Tensor)>; 4],
     /// Told when the tensors are copied.
     done: mpsc::Sender<()>,
 }
@@ -184,15 +194,12 @@ struct Work {
 impl Work {
     fn run(mut self, mut buffers: Buffers, waited_s: f64) -> (Buffers, SaveReport) {
         let start = Instant::now();
-        let [model, optimizer, statistics] = std::mem::take(&mut self.tensors);
+        let tensors = std::mem::take(&mut self.tensors);
         // A seal says that there is such a file.
-        self.state.statistics = (!statistics.is_empty()).then(FileSeal::default);
-        let copied = buffers
-            .model
-            .take(&model)
-            .and_then(|()| buffers.optimizer.take(&optimizer))
-            .and_then(|()| buffers.statistics.take(&statistics));
-        drop((model, optimizer, statistics));
+        let sealed = |tensors: &[(String, Tensor)]| (!tensors.is_empty()).then(FileSeal::default);
+        (self.state.statistics, self.state.average) = (sealed(&tensors[2]), sealed(&tensors[3]));
+        let copied = buffers.take(&tensors);
+        drop(tensors);
         // Nobody listens any more where training has failed meanwhile.
         let _ = self.done.send(());
         let temporary = self.checkpoints.join(format!(".new-{}", step_name(self.state.step)));
@@ -235,6 +242,9 @@ fn write_files(
     if let Some(seal) = &mut state.statistics {
         *seal = disk::write(&temporary.join(STATISTICS_FILE), &buffers.statistics.parts())?;
     }
+    if let Some(seal) = &mut state.average {
+        *seal = disk::write(&temporary.join(AVERAGE_FILE), &buffers.average.parts())?;
+    }
     let path = temporary.join(STATE_FILE);
     let text = state.seal().map_err(|error| CheckpointError::Io { path: path.clone(), cause: error.into() })?;
     let sealed = disk::write(&path, &[&text])?;
@@ -242,6 +252,6 @@ fn write_files(
     disk::publish(temporary, &checkpoints.join(step_name(state.step)))?;
     disk::sync_dir(checkpoints)?;
     disk::remove_dotted(temporary)?;
-    let statistics = state.statistics.as_ref().map_or(0, |seal| seal.bytes);
-    Ok(state.model.bytes + state.optimizer.bytes + statistics + sealed.bytes)
+    let optional = [&state.statistics, &state.average].map(|seal| seal.as_ref().map_or(0, |seal| seal.bytes));
+    Ok(state.model.bytes + state.optimizer.bytes + optional.iter().sum::<u64>() + sealed.bytes)
 }

@@ -51,6 +51,9 @@ pub struct State {
     /// What statistics.safetensors must be, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<FileSeal>,
+    /// What average.safetensors must be, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<FileSeal>,
 }
 
 /// The result of one evaluation.
@@ -92,6 +95,7 @@ impl Default for State {
             model: FileSeal::default(),
             optimizer: FileSeal::default(),
             statistics: None,
+            average: None,
         }
     }
 }

@@ -81,9 +81,20 @@ pub fn expected(name: &str) -> Option<String> {
         "integer" => "a whole number".into(),
         "number" => "a number".into(),
         "boolean" => "True or False".into(),
+        "array" if is_list_of_words(&key) => "a list of words, such as ['encoder']".into(),
         "array" => "a list of numbers, such as (300, 375)".into(),
+        "object" => "a mapping, such as {decoder: 10}".into(),
         _ => return None,
     })
+}
+
+/// Whether a key takes a list of words.
+pub fn takes_words(name: &str) -> bool {
+    keys().iter().any(|key| key.name == name && is_list_of_words(key))
+}
+
+fn is_list_of_words(key: &Key) -> bool {
+    key.says("items")["type"] == "string"
 }
 
 /// The words that a key takes; none where it takes any value.

@@ -69,7 +69,7 @@ impl Tree {
             let nearest = nearest(&key, &self.keys());
             return Err(ConfigError::UnknownKey { key, place, nearest });
         };
-        let value = in_the_keys_case(key, shaped_like(slot, value));
+        let value = in_the_keys_case(key, shaped_like(key, slot, value));
         if value.is_null() && !slot.is_null() {
             let cause = "it has no value".to_owned();
             return Err(ConfigError::BadValue { key: key.to_owned(), place: place.to_owned(), cause });
@@ -137,9 +137,14 @@ fn text(value: &Value) -> String {
     if short.len() < text.len() { short + "…" } else { text }
 }
 
-/// A string where the default is something else is a literal; one number where the default is a list is a list of one.
-fn shaped_like(slot: &Value, value: Value) -> Value {
+/// A string where the default is something else is a literal; one number, or one word, where the default is a list of
+/// such is a list of one.
+fn shaped_like(key: &str, slot: &Value, value: Value) -> Value {
     let value = match (slot, value) {
+        (Value::Mapping(_), Value::String(text)) => match nesting::check(&text).map(|()| serde_yaml::from_str(&text)) {
+            Ok(Ok(value)) => return value,
+            _ => return Value::String(text),
+        },
         (Value::String(_), Value::Number(number)) => return Value::String(number.to_string()),
         (Value::String(_), value) => return value,
         (_, Value::String(text)) => literal::parse(&text).unwrap_or(Value::String(text)),
@@ -147,6 +152,7 @@ fn shaped_like(slot: &Value, value: Value) -> Value {
     };
     match (slot, value) {
         (Value::Sequence(_), value @ Value::Number(_)) => Value::Sequence(vec![value]),
+        (Value::Sequence(_), value @ Value::String(_)) if keys::takes_words(key) => Value::Sequence(vec![value]),
         (_, value) => value,
     }
 }

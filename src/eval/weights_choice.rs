@@ -1,7 +1,8 @@
 //! Which weights eval and predict use: the first that applies is taken, and said.
 //!
 //! `--checkpoint`; the newest checkpoint in DIR; the reference's pair of files in DIR; MODEL.weights_encoder and
-//! _decoder. Rank 0 alone looks and reads, and sends what it read to the others, so all ranks have the same.
+//! _decoder. Of a checkpoint with an average (TRAIN.ema) that is taken; its model.safetensors is a file like any other.
+//! Rank 0 alone looks and reads, and sends what it read to the others, so all ranks have the same.
 
 use crate::bad_input;
 use crate::checkpoint::{self, State};
@@ -152,13 +153,17 @@ fn fill(weights: &Weights, model: &ModelConfig, network: &Network) -> anyhow::Re
     match weights {
         Weights::Checkpoint(path) => {
             let loaded = checkpoint::load(path).map_err(fault::classified)?;
-            let (mut tensors, state) = (loaded.model, loaded.state);
+            let (mut tensors, which) = match loaded.average.is_empty() {
+                true => (loaded.model, ""),
+                false => (loaded.average, ", the average"),
+            };
+            let state = loaded.state;
             if loaded.statistics.is_empty() {
                 warn_of_lag(path, &state, network);
             }
             weights::put_in_place(&mut tensors, loaded.statistics)?;
             both_parts(network, &tensors, path, skip)?;
-            let text = format!("checkpoint {}, step {}", path.display(), state.step);
+            let text = format!("checkpoint {}, step {}{which}", path.display(), state.step);
             let checkpoint = Some(path.clone());
             Ok(Origin { text, checkpoint, names: state.class_names, palette: state.palette })
         }

@@ -18,6 +18,10 @@ pub struct ModelConfig {
     pub decoder_dim: usize,
     /// Share of residual branches dropped in the last block of mit, convnext and dino encoders, less in those before.
     pub drop_path: f64,
+    /// Compute the encoder's activations again in backward, stage by stage, instead of keeping them: less memory, a third more
+    /// time, the same values.
+    #[schemars(extend("resume" = "free"))]
+    pub recompute: bool,
     /// Encoder weights to start from (.pth, .safetensors, or a folder of Hugging Face); empty: ImageNet's, or random values.
     #[schemars(extend("resume" = "free"))]
     pub weights_encoder: String,
@@ -91,6 +95,7 @@ impl Default for ModelConfig {
             stem: Stem::Deep,
             decoder_dim: 0,
             drop_path: 0.0,
+            recompute: false,
             weights_encoder: String::new(),
             weights_decoder: String::new(),
             fc_dim: 0,

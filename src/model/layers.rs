@@ -32,6 +32,8 @@ pub struct Variable {
     pub tensor: Tensor,
     /// How it is trained.
     pub role: Role,
+    /// Layers between it and the decoder, as layer-wise decay of learning rates counts them: 0 in most networks.
+    pub above: u32,
 }
 
 /// Named tensors in the order of creation, which is the reference's state-dict order.
@@ -39,6 +41,13 @@ pub struct Variable {
 pub struct Store {
     /// In state-dict order.
     pub variables: Vec<Variable>,
+}
+
+impl Store {
+    /// Every tensor by its name, sharing memory.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        self.variables.iter().map(|variable| (variable.name.clone(), variable.tensor.shallow_clone())).collect()
+    }
 }
 
 /// What a dropout mask is a function of, besides the layer and the channel.
@@ -197,7 +206,8 @@ impl BatchNorm2d {
     }
 
     fn forward(&self, x: &Tensor, pass: &Pass) -> Tensor {
-        if pass.train {
+        // A layer that is not trained (TRAIN.freeze) keeps its statistics.
+        if pass.train && self.weight.requires_grad() {
             return pass.norm.batch_norm(self, x);
         }
         let (mean, var) = (Some(&self.running_mean), Some(&self.running_var));

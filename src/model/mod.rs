@@ -7,7 +7,7 @@
 //!
 //! Write one file in `encoder/` with the layers, an [`Encoder`] over them, an [`EncoderPlan`] that says what they give,
 //! and its `ROWS`; name those in [`ENCODERS`]. Layers are made from a [`Path`](path::Path), which names their tensors, and
-//! run with a [`Context`](layers::Context).
+//! run with a [`Context`](layers::Context). One that also says its parts ([`Encoder::part`]) saves memory with MODEL.recompute.
 //!
 //! ```
 //! use segdist::model::layers::{Context, ConvNorm, ConvShape};
@@ -77,14 +77,16 @@ mod encoder;
 mod inference;
 mod init;
 mod network;
+mod recompute;
 mod shape;
 mod statistics;
 
 pub use config::{BnRunning, BnVariance, Init, ModelConfig, Stem};
 pub use decoder::{DECODERS, Decoder, DecoderOptions, DecoderPlan, DecoderRow, Needs};
-pub use encoder::{ENCODERS, Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+pub use encoder::{ENCODERS, Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Flow};
 pub use inference::EVALUATE;
 pub use init::Initial;
 pub use network::{Logits, Network, Pass};
+pub use recompute::Kept;
 pub use shape::{ModelError, Shape, shape};
 pub use statistics::{Estimate, Statistics};

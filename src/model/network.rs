@@ -42,10 +42,10 @@ pub(super) struct Blueprint {
 pub struct Network {
     /// Every parameter and buffer, in the order of the reference's state dict, `encoder.` first.
     pub store: Store,
-    encoder: Box<dyn Encoder>,
+    pub(super) encoder: Box<dyn Encoder>,
     /// How many of the encoder's first maps are finer than the decoder has a use for.
-    hidden: usize,
-    decoder: Box<dyn Decoder>,
+    pub(super) hidden: usize,
+    pub(super) decoder: Box<dyn Decoder>,
     pub(super) norms: Vec<BatchNorm2d>,
     running: RunningStatistics,
     /// Weights of the convolutions before them, where there is one.
@@ -134,7 +134,7 @@ impl Network {
         maps
     }
 
-    fn context<'a>(&'a self, images: &Tensor, pass: &'a Pass, multiply_adds: Option<&'a Cell<u64>>) -> Context<'a> {
+    pub(super) fn context<'a>(&'a self, images: &Tensor, pass: &'a Pass, multiply_adds: Option<&'a Cell<u64>>) -> Context<'a> {
         let size = images.size();
         Context { pass, size: (size[2], size[3]), norms: &self.norms, shifts: &self.shifts, multiply_adds }
     }
@@ -174,6 +174,11 @@ impl Network {
         let all = self.store.variables.iter();
         let evaluated = all.filter(|one| weights::EVALUATED.iter().any(|buffer| one.name.ends_with(buffer)));
         evaluated.map(|one| (one.name.clone(), tch::no_grad(|| one.tensor.copy()))).collect()
+    }
+
+    /// The running statistics of all layers, each kind in one tensor whose memory the layers' own share.
+    pub fn statistics(&self) -> [Tensor; 5] {
+        self.running.tensors()
     }
 
     /// Forgets what was observed since the last commit.

@@ -35,12 +35,18 @@ pub struct Path<'a> {
     pub(super) builder: &'a RefCell<Builder>,
     pub(super) initial: Initial,
     name: String,
+    above: u32,
 }
 
 impl<'a> Path<'a> {
     /// The top of an encoder or decoder.
     pub(super) fn new(builder: &'a RefCell<Builder>, name: &str, initial: Initial) -> Self {
-        Path { builder, initial, name: name.to_string() }
+        Path { builder, initial, name: name.to_string(), above: 0 }
+    }
+
+    /// The same place, with so many layers between it and the decoder; see [`Variable::above`].
+    pub fn under(&self, layers: usize) -> Path<'a> {
+        Path { builder: self.builder, initial: self.initial, name: self.name.clone(), above: layers as u32 }
     }
 
     /// Moves a parameter to the network's device and makes it a leaf that collects gradients.
@@ -67,7 +73,8 @@ impl<'a> Path<'a> {
     }
 
     fn insert(&self, name: &str, tensor: Tensor, role: Role) -> Tensor {
-        let variable = Variable { name: format!("{}.{name}", self.name), tensor: tensor.shallow_clone(), role };
+        let (name, above) = (format!("{}.{name}", self.name), self.above);
+        let variable = Variable { name, tensor: tensor.shallow_clone(), role, above };
         self.builder.borrow_mut().store.variables.push(variable);
         tensor
     }
@@ -77,7 +84,7 @@ impl<'a, Name: Display> Div<Name> for &Path<'a> {
     type Output = Path<'a>;
 
     fn div(self, name: Name) -> Path<'a> {
-        Path { builder: self.builder, initial: self.initial, name: format!("{}.{name}", self.name) }
+        Path { builder: self.builder, initial: self.initial, name: format!("{}.{name}", self.name), above: self.above }
     }
 }
 

@@ -107,6 +107,11 @@ impl RunningStatistics {
         }
     }
 
+    /// The flat tensors, which only [`RunningStatistics::commit`] and loading change.
+    pub fn tensors(&self) -> [Tensor; 5] {
+        [&self.mean, &self.variance, &self.mean_sum, &self.variance_sum, &self.weight].map(Tensor::shallow_clone)
+    }
+
     /// Moves what the layers have observed since the last call into the running statistics, in the order of the passes.
     pub fn commit(&self, layers: &[BatchNorm2d], rule: BnRunning) {
         self.each_pass(layers, |observed| self.learn(observed, rule));

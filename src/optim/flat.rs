@@ -4,6 +4,7 @@
 //! backward has filled it. Inside a bucket the parameters are sorted by [`Group`]: the optimizer updates each span of
 //! one group with one operation.
 
+use super::groups::{Factors, Group};
 use crate::model::layers::{Role, Store};
 use crate::torch::memory;
 use std::ops::Range;
@@ -14,15 +15,6 @@ const ALIGN: i64 = 16;
 
 /// Most values of the first and of the last bucket, unless a single parameter has more: 1 MiB.
 const SMALL_BUCKET: i64 = (1 << 20) / 4;
-
-/// Parameters that share learning rate and weight decay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Group {
-    /// Whether it belongs to the decoder.
-    pub decoder: bool,
-    /// Whether weight decay applies.
-    pub decays: bool,
-}
 
 /// Stretches of the flat memory whose parameters are of one group.
 pub type Spans = Vec<(Group, Range<i64>)>;
@@ -66,12 +58,17 @@ pub struct Flat {
 }
 
 impl Flat {
+    /// As [`Flat::grouped`], without factors of learning rates.
+    pub fn new(store: &Store, bucket_bytes: usize) -> Flat {
+        Flat::grouped(store, bucket_bytes, &Factors::default())
+    }
+
     /// Moves the trained tensors of `store` into one memory; their handles stay valid, in `store` and in the layers.
     ///
     /// The first bucket has at most 1 MiB, so that sending starts early, and the last one, so that it ends soon after
     /// backward; the others have at most `bucket_bytes`, unless a single parameter is larger.
-    pub fn new(store: &Store, bucket_bytes: usize) -> Flat {
-        let mut slots = slots(store);
+    pub fn grouped(store: &Store, bucket_bytes: usize, factors: &Factors) -> Flat {
+        let mut slots = slots(store, factors);
         let (buckets, spans) = lay_out(&mut slots, bucket_bytes);
         let device = slots.first().map_or(Device::Cpu, |slot| slot.parameter.device());
         let total = buckets.last().map_or(0, |bucket| bucket.end);
@@ -103,13 +100,13 @@ pub fn to_channels_last(store: &Store) {
     });
 }
 
-fn slots(store: &Store) -> Vec<Slot> {
-    let trained = store.variables.iter().filter(|variable| variable.role != Role::Buffer);
+fn slots(store: &Store, factors: &Factors) -> Vec<Slot> {
+    let trained = store.variables.iter().filter(|variable| variable.tensor.requires_grad());
     trained
         .map(|variable| {
             let (size, strides) = (variable.tensor.size(), dense_strides(&variable.tensor));
-            let group = Group { decoder: variable.name.starts_with("decoder."), decays: variable.role == Role::Weight };
-            let (name, parameter) = (variable.name.clone(), variable.tensor.shallow_clone());
+            let (name, group, parameter) =
+                (variable.name.clone(), factors.group(variable), variable.tensor.shallow_clone());
             Slot { name, group, offset: 0, size, strides, bucket: 0, parameter }
         })
         .collect()

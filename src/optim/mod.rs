@@ -1,12 +1,15 @@
 //! SGD and AdamW on flat parameter groups whose state can be saved.
 //!
 //! The reference's rule (train.py, `create_optimizers` and `group_weight`): encoder and decoder have a learning rate
-//! each; weights of convolutions and linear layers decay, biases and batch norm do not.
+//! each; weights of convolutions and linear layers decay; biases, norms, tokens, position embeddings and factors of
+//! layers do not. [`Factors`] multiply the rates of some.
 
 mod flat;
+mod groups;
 mod scale;
 
-pub use flat::{Flat, Group, Slot, to_channels_last};
+pub use flat::{Flat, Slot, to_channels_last};
+pub use groups::{Factors, Group, freeze};
 pub use scale::{Amp, LossScale};
 
 use crate::torch::TorchError;
@@ -14,10 +17,6 @@ use crate::torch::fused;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
-
-/// beta2 and eps of AdamW, torch.optim.AdamW's defaults.
-const BETA2: f64 = 0.999;
-const EPS: f64 = 1e-8;
 
 /// TRAIN.optim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +33,10 @@ pub struct Rule {
     pub optim: Optim,
     /// Momentum of SGD, beta1 of AdamW.
     pub beta1: f64,
+    /// What is kept of AdamW's mean of squares.
+    pub beta2: f64,
+    /// Added to AdamW's divisor.
+    pub eps: f64,
     /// Of the weights of convolutions and linear layers.
     pub weight_decay: f64,
 }
@@ -86,9 +89,9 @@ impl Optimizer {
     /// One update from the gradients, each multiplied by `grad_scale` first (the divisor of the loss, clipping).
     pub fn step(&mut self, lr_encoder: f64, lr_decoder: f64, grad_scale: f64) -> Result<(), TorchError> {
         self.updates += 1;
-        let Rule { optim, beta1, weight_decay } = self.rule;
+        let Rule { optim, beta1, beta2, eps, weight_decay } = self.rule;
         for views in &self.groups {
-            let lr = if views.group.decoder { lr_decoder } else { lr_encoder };
+            let lr = views.group.factor * if views.group.decoder { lr_decoder } else { lr_encoder };
             let decay = if views.group.decays { weight_decay } else { 0.0 };
             let (parameters, gradients, states) = (&views.parameters, &views.gradients, &views.states);
             match optim {
@@ -98,7 +101,7 @@ impl Optimizer {
                 }
                 Optim::AdamW => {
                     let step = self.updates as f64;
-                    let with = fused::AdamW { step, lr, beta1, beta2: BETA2, eps: EPS, decay, grad_scale };
+                    let with = fused::AdamW { step, lr, beta1, beta2, eps, decay, grad_scale };
                     fused::adamw(parameters, gradients, &states[0], &states[1], &with)?;
                 }
             }

@@ -54,8 +54,8 @@ mod tests {
         let tensor = Tensor::from_slice(&values);
         let other = Tensor::from_slice(&[1i64]);
         vec![
-            Variable { name: "decoder.count".into(), tensor: other, role: Role::Buffer },
-            Variable { name: "decoder.bias".into(), tensor, role: Role::NoDecay },
+            Variable { name: "decoder.count".into(), tensor: other, role: Role::Buffer, above: 0 },
+            Variable { name: "decoder.bias".into(), tensor, role: Role::NoDecay, above: 0 },
         ]
     }
 

@@ -90,6 +90,19 @@ pub fn attach_backward(
     ffi::check(unsafe { ffi::segdist_attach_backward(output.as_ptr().cast_mut(), from.as_ptr(), from.len(), closure) })
 }
 
+/// Backward from several tensors at once, each with the gradient of what comes after it.
+///
+/// # Errors
+/// When there are not as many gradients as outputs, and as any backward pass.
+pub fn backward(outputs: &[Tensor], gradients: &[Tensor]) -> Result<(), TorchError> {
+    if outputs.len() != gradients.len() {
+        return Err(TorchError(format!("{} gradients for {} tensors", gradients.len(), outputs.len())));
+    }
+    let (from, with) = (ffi::pointers(outputs), ffi::pointers(gradients));
+    // SAFETY: two lists of live tensors, each of the length given.
+    ffi::check(unsafe { ffi::segdist_backward(from.as_ptr(), with.as_ptr(), from.len()) })
+}
+
 fn caught(body: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(ffi::panic_text(&*panic)))
 }

@@ -27,6 +27,11 @@ unsafe extern "C" {
         count: usize,
         closure: Closure,
     ) -> *mut c_char;
+    pub fn segdist_backward(
+        outputs: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        count: usize,
+    ) -> *mut c_char;
     pub fn segdist_sgd(
         parameters: *const *mut C_tensor,
         gradients: *const *mut C_tensor,

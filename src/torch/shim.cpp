@@ -18,6 +18,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -150,6 +151,12 @@ char *segdist_attach_backward(at::Tensor *output, at::Tensor **inputs, size_t co
     if (!torch::autograd::compute_requires_grad(from)) return;
     node->set_next_edges(torch::autograd::collect_next_edges(from));
     torch::autograd::set_history(*output, node);
+  });
+}
+
+char *segdist_backward(at::Tensor **outputs, at::Tensor **gradients, size_t count) {
+  return guarded([&] {
+    if (count > 0) torch::autograd::backward(list(outputs, count), list(gradients, count));
   });
 }
 

@@ -112,9 +112,10 @@ impl Run<'_> {
         }
         let every = self.job.recipe.dist.check_replicas;
         if every > 0 && update.step.is_multiple_of(every) {
-            let variables = &self.trainer.network.store.variables;
-            if let Some(text) = replicas::difference(&*self.comm, variables)? {
-                return Err(Agreed { message: format!("step {}: {text}", update.step), code: 1 }.into());
+            for network in [self.trainer.network(), self.trainer.evaluated()] {
+                if let Some(text) = replicas::difference(&*self.comm, &network.store.variables)? {
+                    return Err(Agreed { message: format!("step {}: {text}", update.step), code: 1 }.into());
+                }
             }
         }
         Ok(())
@@ -186,7 +187,7 @@ impl Run<'_> {
             progress: false,
             alive: &|| watchdog.progress(step, "evaluation"),
         };
-        evaluation.run(&trainer.network, &*self.comm).map(Some)
+        evaluation.run(trainer.evaluated(), &*self.comm).map(Some)
     }
 
     /// Rank 0 alone decides: it has everything that is saved, and saving is no collective.

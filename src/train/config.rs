@@ -2,10 +2,11 @@
 
 use crate::fault::require;
 use crate::loss::{LossConfig, LossNorm};
-use crate::optim::{Amp, LossScale, Optim, Rule};
+use crate::optim::{Amp, Factors, LossScale, Optim, Rule};
 use crate::schedule::{self, Curve, Schedule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// How the network is trained.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -43,7 +44,22 @@ pub struct TrainConfig {
     pub warmup_factor: f64,
     /// Momentum of SGD, beta1 of AdamW.
     pub beta1: f64,
-    /// Weight decay of convolution and linear weights; biases and batch norm have none.
+    /// beta2 of AdamW.
+    pub beta2: f64,
+    /// What AdamW adds to its divisor.
+    pub eps: f64,
+    /// Factors on learning rates by tensors' names: {decoder: 10} or {"encoder.*.norm": 0.1}; `*` stands for anything, a
+    /// name for all below it, and of the patterns that match the longest counts.
+    pub lr_factors: BTreeMap<String, f64>,
+    /// Factor on the learning rate for each layer between a parameter and the decoder, in transformers by blocks, in
+    /// ConvNeXt by stages as in mmsegmentation; 1: none.
+    pub layer_decay: f64,
+    /// Tensors that are not trained, by patterns as in lr_factors: [encoder]. Batch norms among them keep their statistics.
+    pub freeze: Vec<String>,
+    /// Keep an exponential average of parameters and running statistics, of which each update leaves this part (0.999 …
+    /// 0.9999; less in the first updates), evaluate it and save it beside them; 0: none.
+    pub ema: f64,
+    /// Weight decay of convolution and linear weights; biases, norms, tokens and position embeddings have none.
     pub weight_decay: f64,
     /// Weight of the deep supervision loss.
     pub deep_sup_scale: f64,
@@ -112,6 +128,12 @@ impl Default for TrainConfig {
             warmup_steps: 0,
             warmup_factor: 0.001,
             beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            lr_factors: BTreeMap::new(),
+            layer_decay: 1.0,
+            freeze: Vec::new(),
+            ema: 0.0,
             weight_decay: 1e-4,
             deep_sup_scale: 0.4,
             fix_bn: false,
@@ -156,7 +178,13 @@ impl TrainConfig {
 
     /// What updates are made by.
     pub fn rule(&self) -> Rule {
-        Rule { optim: self.optim, beta1: self.beta1, weight_decay: self.weight_decay }
+        let TrainConfig { optim, beta1, beta2, eps, weight_decay, .. } = *self;
+        Rule { optim, beta1, beta2, eps, weight_decay }
+    }
+
+    /// What single learning rates are multiplied by.
+    pub fn factors(&self) -> Factors {
+        Factors { patterns: self.lr_factors.clone(), layer_decay: self.layer_decay }
     }
 
     /// The factor of both learning rates, step by step.
@@ -200,6 +228,7 @@ impl TrainConfig {
             ("lr_pow", self.lr_pow),
             ("weight_decay", self.weight_decay),
             ("deep_sup_scale", self.deep_sup_scale),
+            ("eps", self.eps),
             ("clip_norm", self.clip_norm),
             ("max_minutes", self.max_minutes),
         ] {
@@ -211,6 +240,16 @@ impl TrainConfig {
         require((0.0..=1.0).contains(&self.warmup_factor), || {
             format!("TRAIN.warmup_factor is {}: set it to 0 … 1", self.warmup_factor)
         })?;
-        require((0.0..1.0).contains(&self.beta1), || format!("TRAIN.beta1 is {}: set it to 0 … 1", self.beta1))
+        for (key, beta) in [("beta1", self.beta1), ("beta2", self.beta2), ("ema", self.ema)] {
+            require((0.0..1.0).contains(&beta), || format!("TRAIN.{key} is {beta}: set it to 0 … 1"))?;
+        }
+        for (pattern, factor) in &self.lr_factors {
+            require(*factor >= 0.0 && factor.is_finite(), || {
+                format!("TRAIN.lr_factors: {pattern} has the factor {factor}: set it to 0 or more")
+            })?;
+        }
+        require(self.layer_decay > 0.0 && self.layer_decay <= 1.0, || {
+            format!("TRAIN.layer_decay is {}: set it to more than 0, at most 1", self.layer_decay)
+        })
     }
 }

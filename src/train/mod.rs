@@ -1,5 +1,6 @@
 //! Training: [`run`] wires the parts of a run, [`Trainer::step`] is the algorithm.
 
+mod average;
 mod banner;
 mod beginning;
 mod calendar;
@@ -18,6 +19,7 @@ mod totals;
 mod trainer;
 mod update;
 
+pub use average::Average;
 pub use beginning::Beginning;
 pub use config::{OnNonfinite, TrainConfig};
 pub use footprint::Footprint;
@@ -81,11 +83,12 @@ impl Recipe<'_> {
 
     /// How large an update of so many images may get.
     fn batch_size(&self, global_batch: usize) -> BatchSize {
-        let DatasetConfig { imgMaxSize, crop, segm_downsampling_rate, .. } = *self.dataset;
+        let DatasetConfig { imgMaxSize, segm_downsampling_rate, .. } = *self.dataset;
         let largest = self.dataset.imgSizes.iter().copied().max().unwrap_or(imgMaxSize);
         let long = f64::from(imgMaxSize);
         let short = (f64::from(largest) * self.dataset.scale_jitter[1]).min(long);
-        let pixels = if crop > 0 { f64::from(crop).powi(2) } else { long * short };
+        let crop = self.dataset.crop_size();
+        let pixels = crop.map_or(long * short, |(width, height)| f64::from(width) * f64::from(height));
         BatchSize {
             pixels: global_batch as f64 * pixels / f64::from(segm_downsampling_rate.max(1)).powi(2),
             images: global_batch as f64,

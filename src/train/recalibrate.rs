@@ -62,16 +62,16 @@ impl Run<'_> {
         }
         let step = self.trainer.step;
         let mut batches = self.data.load(self.job, &self.place, 0, &*self.comm)?;
-        let estimate = self.trainer.network.estimate_statistics();
+        let estimate = self.trainer.evaluated().estimate_statistics();
         for _ in 0..self.fitting.batches {
             self.watchdog.progress(step, "batch norm statistics");
             let batch = agree::agree(&*self.comm, BatchSource::next(&mut batches))?;
             self.trainer.observe(&batch)?;
-            self.trainer.network.add_statistics(&estimate);
+            self.trainer.evaluated().add_statistics(&estimate);
         }
         // A checkpoint may still copy the running ones.
         self.trainer.wait_for_copy();
-        let network = &self.trainer.network;
+        let network = self.trainer.evaluated();
         let running = network.replace_statistics(&estimate);
         self.trainer.fitting = Some(Fitting { step, tensors: network.named_statistics() });
         Ok(Some(running))
@@ -80,7 +80,7 @@ impl Run<'_> {
     /// Takes the running statistics back.
     pub(super) fn unfit_statistics(&self, running: Option<Statistics>) {
         if let Some(running) = running {
-            self.trainer.network.restore_statistics(&running);
+            self.trainer.evaluated().restore_statistics(&running);
         }
     }
 }
@@ -92,7 +92,7 @@ impl<B: BatchSource> Trainer<B> {
         let pass = Pass { train: true, norm, dropout: None, deep_supervision: false };
         for part in &batch.rounds {
             let images = self.on_device(part).images;
-            tch::no_grad(|| self.network.forward(&images, &pass));
+            tch::no_grad(|| self.evaluated().forward(&images, &pass));
             if let Some(failure) = norm.failure() {
                 return Err(failure.into());
             }

@@ -170,12 +170,11 @@ impl Recorder {
             loss_scale_steps: trainer.scale.good(),
             ..state.clone()
         };
-        let variables = &trainer.network.store.variables;
-        let model: Vec<_> =
-            variables.iter().map(|variable| (variable.name.clone(), variable.tensor.shallow_clone())).collect();
+        let (model, optimizer) = (trainer.network.store.named(), trainer.optimizer.state());
+        let average = trainer.average.as_ref().map_or_else(Vec::new, |average| average.network.store.named());
         let fitting = trainer.fitting.as_ref().filter(|fitting| fitting.step == trainer.step);
         let statistics = fitting.map_or(&[][..], |fitting| &fitting.tensors);
-        let tensors = Tensors { model: &model, optimizer: &trainer.optimizer.state(), statistics };
+        let tensors = Tensors { model: &model, optimizer: &optimizer, statistics, average: &average };
         trainer.copying = Some(self.saver.save(state, tensors));
         (self.last_save, self.saved) = (Instant::now(), None);
     }

@@ -1,9 +1,9 @@
 //! One rank's copy of what is trained: the network, its parameters' memory, and the optimizer.
 
-use super::{Beginning, Job, Recipe};
+use super::{Average, Beginning, Job, Recipe};
 use crate::checkpoint;
 use crate::comm::{Comm, agree};
-use crate::fault;
+use crate::fault::{self, BadInput};
 use crate::model::{ModelConfig, Network, weights};
 use crate::optim::{self, Flat, Optimizer};
 use crate::sync::replicas;
@@ -19,6 +19,8 @@ pub struct Replica {
     pub flat: Flat,
     /// What updates them.
     pub optimizer: Optimizer,
+    /// TRAIN.ema.
+    pub average: Option<Average>,
 }
 
 impl Replica {
@@ -29,17 +31,21 @@ impl Replica {
         if train.channels_last {
             optim::to_channels_last(&network.store);
         }
-        let flat = Flat::new(&network.store, dist.bucket_bytes());
+        optim::freeze(&network.store, &train.freeze).map_err(BadInput)?;
+        let factors = train.factors();
+        factors.check(&network.store).map_err(BadInput)?;
+        let flat = Flat::grouped(&network.store, dist.bucket_bytes(), &factors);
         let optimizer = Optimizer::new(&flat, train.rule());
-        Ok(Replica { network, flat, optimizer })
+        let average = Average::new(recipe, &network, &flat, device)?;
+        Ok(Replica { network, flat, optimizer, average })
     }
 
     /// The values that a run begins with, of a checkpoint or of the weights that MODEL names. A collective.
     pub(super) fn fill(&mut self, job: &Job, beginning: &Beginning, comm: &dyn Comm) -> anyhow::Result<()> {
-        let Replica { network, optimizer, .. } = self;
+        let Replica { network, optimizer, average, .. } = self;
         agree::from_root(comm, || {
             match &beginning.checkpoint {
-                Some(path) => restore(path, network, optimizer)?,
+                Some(path) => restore(path, network, optimizer, average.as_ref())?,
                 None => {
                     for line in weights::initialize(&network.store, &initial(job)).map_err(fault::classified)? {
                         log::info!("{line}");
@@ -51,6 +57,13 @@ impl Replica {
         replicas::broadcast(comm, network.store.variables.iter().map(|variable| &variable.tensor))?;
         if beginning.checkpoint.is_some() {
             replicas::broadcast(comm, optimizer.state().iter().map(|(_, tensor)| tensor))?;
+        }
+        match (average, &beginning.checkpoint) {
+            (Some(average), None) => average.begin(network),
+            (Some(average), Some(_)) => {
+                replicas::broadcast(comm, average.network.store.variables.iter().map(|variable| &variable.tensor))?
+            }
+            (None, _) => {}
         }
         optimizer.set_updates(beginning.updates);
         Ok(())
@@ -68,15 +81,12 @@ pub(super) fn initial(job: &Job) -> ModelConfig {
 }
 
 /// Copies a checkpoint's tensors into network and optimizer; both must be the ones it was made of.
-fn restore(path: &Path, network: &Network, optimizer: &Optimizer) -> anyhow::Result<()> {
+fn restore(path: &Path, network: &Network, optimizer: &Optimizer, average: Option<&Average>) -> anyhow::Result<()> {
     let loaded = checkpoint::load(path).map_err(fault::classified)?;
-    let model = network
-        .store
-        .variables
-        .iter()
-        .map(|variable| (variable.name.clone(), variable.tensor.shallow_clone()))
-        .collect();
-    for (targets, saved) in [(model, loaded.model), (optimizer.state(), loaded.optimizer)] {
+    let averaged = average.map_or_else(Vec::new, |average| average.network.store.named());
+    let pairs =
+        [(network.store.named(), loaded.model), (optimizer.state(), loaded.optimizer), (averaged, loaded.average)];
+    for (targets, saved) in pairs {
         let saved: BTreeMap<String, Tensor> = saved.into_iter().collect();
         for (name, target) in targets {
             let Some(value) = saved.get(&name).filter(|value| value.size() == target.size()) else {

@@ -4,7 +4,7 @@ use super::links::Links;
 use super::recalibrate::Fitting;
 use super::totals::{Local, Totals};
 use super::update::{Shown, Update};
-use super::{Beginning, Recipe, Replica, TrainConfig};
+use super::{Average, Beginning, Recipe, Replica, TrainConfig};
 use crate::checkpoint::Copying;
 use crate::comm::trace::Lane;
 use crate::comm::{CommError, agree};
@@ -13,7 +13,7 @@ use crate::data::batch_source::{BatchSource, StepBatch};
 use crate::fault;
 use crate::loss::{self, IGNORE, Loss, Objective};
 use crate::model::layers::DropoutKey;
-use crate::model::{self, BnRunning, Network, Pass};
+use crate::model::{self, BnRunning, Kept, Network, Pass};
 use crate::optim::{LossScale, Optimizer};
 use crate::retry::{self, Counts};
 use crate::schedule::Schedule;
@@ -27,6 +27,8 @@ pub struct Trainer<B> {
     pub(super) network: Network,
     /// What updates them.
     pub(super) optimizer: Optimizer,
+    /// What is evaluated in place of the network, with TRAIN.ema.
+    pub(super) average: Option<Average>,
     /// What the loss is multiplied by: more than 1 with TRAIN.amp fp16.
     pub(super) scale: LossScale,
     /// Finished updates.
@@ -45,6 +47,8 @@ pub struct Trainer<B> {
     schedule: Box<dyn Schedule>,
     config: TrainConfig,
     running: BnRunning,
+    /// MODEL.recompute, where there is a backward pass of the encoder.
+    recompute: bool,
     device: Device,
 }
 
@@ -52,6 +56,15 @@ pub struct Trainer<B> {
 struct Coming {
     batch: anyhow::Result<StepBatch>,
     somewhere_none: bool,
+}
+
+/// A round between its forward and its backward pass.
+struct Round {
+    root: Root,
+    /// With MODEL.recompute, what the encoder's backward needs.
+    kept: Option<Kept>,
+    /// Index of its first image in the global batch.
+    first: u64,
 }
 
 /// What backward starts from.
@@ -77,10 +90,12 @@ impl<B: BatchSource> Trainer<B> {
         let deep_supervision = model::shape(recipe.model).map_err(fault::classified)?.deep_supervision;
         let weights = [1.0].into_iter().chain(deep_supervision.then_some(recipe.train.deep_sup_scale)).collect();
         let size = recipe.batch_size(beginning.global_batch);
+        let trains_encoder = replica.network.trains_encoder();
         Ok(Trainer {
             device: replica.flat.gradients.device(),
             network: replica.network,
             optimizer: replica.optimizer,
+            average: replica.average,
             scale: beginning.loss_scale.map_or(scale, |(value, good)| scale.restored(value, good)),
             step: beginning.step,
             copying: None,
@@ -92,6 +107,7 @@ impl<B: BatchSource> Trainer<B> {
             objective: Objective::new(recipe.loss(None), weights, size),
             schedule: recipe.train.schedule(),
             running: recipe.model.bn_running,
+            recompute: recipe.model.recompute && trains_encoder,
             config: recipe.train.clone(),
         })
     }
@@ -109,6 +125,11 @@ impl<B: BatchSource> Trainer<B> {
     /// What is trained.
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// What is evaluated: with TRAIN.ema its average.
+    pub fn evaluated(&self) -> &Network {
+        self.average.as_ref().map_or(&self.network, |average| &average.network)
     }
 
     /// Makes the next update of the network: the same one on every rank.
@@ -145,6 +166,9 @@ impl<B: BatchSource> Trainer<B> {
             let clip = self.clip(reduced.squared_norm.sqrt() * scale);
             self.optimizer.step(lr_encoder, lr_decoder, scale * clip)?;
             self.network.commit_statistics(self.running);
+            if let Some(average) = &mut self.average {
+                average.follow(self.optimizer.updates());
+            }
         } else {
             self.network.discard_statistics();
         }
@@ -242,7 +266,7 @@ impl<B: BatchSource> Trainer<B> {
         let mut backward_s = 0.0;
         for (round, part) in batch.rounds.iter().enumerate() {
             let forward = trace.span(Lane::Step, "forward");
-            let root = self.forward(part, &mut local)?;
+            let forwarded = self.forward(part, &mut local)?;
             drop(forward);
             if !late && slopes.is_none() {
                 slopes = Some(self.slopes(&local)?);
@@ -251,7 +275,7 @@ impl<B: BatchSource> Trainer<B> {
                 self.links.reducer.arm();
             }
             let (start, _backward) = (Instant::now(), trace.span(Lane::Step, "backward"));
-            self.backward(root, slopes.as_ref())?;
+            self.backward(forwarded, slopes.as_ref())?;
             backward_s += start.elapsed().as_secs_f64();
         }
         Ok((local, backward_s))
@@ -291,29 +315,41 @@ impl<B: BatchSource> Trainer<B> {
     ///
     /// Where this rank has no micro-batch left, an empty one takes part in the statistics of the others; without
     /// batch statistics there is nothing to take part in.
-    fn forward(&self, part: &Option<HostBatch>, local: &mut Local) -> anyhow::Result<Root> {
+    fn forward(&self, part: &Option<HostBatch>, local: &mut Local) -> anyhow::Result<Round> {
         fault::point("forward");
-        let train = !self.config.fix_bn;
-        if part.is_none() && !train {
-            return Ok(Root::Nothing);
+        let first = part.as_ref().map_or(0, |part| part.first as u64);
+        let round = |root, kept| Ok(Round { root, kept, first });
+        if part.is_none() && self.config.fix_bn {
+            return round(Root::Nothing, None);
         }
         let DeviceBatch { images, labels } = self.on_device(part);
-        let first = part.as_ref().map_or(0, |part| part.first as u64);
-        let key = DropoutKey { seed: self.config.seed, step: self.step, first };
-        let norm = &*self.links.norm;
-        let pass = Pass { train, norm, dropout: train.then_some(key), deep_supervision: true };
+        let pass = self.pass(first);
+        let forward = || match self.recompute {
+            true => {
+                let (logits, kept) = self.network.forward_in_parts(&images, &pass);
+                (logits, Some(kept))
+            }
+            false => (self.network.forward(&images, &pass), None),
+        };
         // The loss is taken in f32 whatever TRAIN.amp says.
-        let logits = precision::autocast(self.device, self.config.amp.kind(), || self.network.forward(&images, &pass))?;
-        if let Some(failure) = norm.failure() {
+        let (logits, kept) = precision::autocast(self.device, self.config.amp.kind(), forward)?;
+        if let Some(failure) = self.links.norm.failure() {
             return Err(failure.into());
         }
         let heads: Vec<Tensor> = [Some(logits.main), logits.deepsup].into_iter().flatten().collect();
         let Some(part) = part else {
-            return Ok(Root::NoImages(heads.iter().map(|scores| scores.sum(Kind::Float)).sum()));
+            return round(Root::NoImages(heads.iter().map(|scores| scores.sum(Kind::Float)).sum()), kept);
         };
         let sums = self.objective.sums(&heads, &labels);
         local.add(&sums, part.valid, || loss::correct_pixels(&heads[0], &labels));
-        Ok(Root::Sums(sums))
+        round(Root::Sums(sums), kept)
+    }
+
+    /// How the network is run on images from index `first` of the global batch on.
+    fn pass(&self, first: u64) -> Pass<'_> {
+        let train = !self.config.fix_bn;
+        let key = DropoutKey { seed: self.config.seed, step: self.step, first };
+        Pass { train, norm: &*self.links.norm, dropout: train.then_some(key), deep_supervision: true }
     }
 
     /// A micro-batch, or an empty one, as the network takes it.
@@ -327,8 +363,8 @@ impl<B: BatchSource> Trainer<B> {
     }
 
     /// Gradients of one round, added to those that are there; `slopes` where the loss has them before backward.
-    fn backward(&self, root: Root, slopes: Option<&Tensor>) -> anyhow::Result<()> {
-        let loss = match (root, slopes) {
+    fn backward(&self, round: Round, slopes: Option<&Tensor>) -> anyhow::Result<()> {
+        let loss = match (round.root, slopes) {
             (Root::Nothing, _) => return Ok(()),
             (Root::NoImages(scores), _) => scores,
             (Root::Sums(sums), Some(slopes)) => (sums * slopes).sum(Kind::Double),
@@ -337,7 +373,11 @@ impl<B: BatchSource> Trainer<B> {
         let scaled = if self.scale.value() == 1.0 { loss } else { loss * self.scale.value() };
         // An error between ranks crosses libtorch as a text: the norm has kept the original.
         let norm = &*self.links.norm;
-        scaled.f_backward().map_err(|error| norm.failure().map_or_else(|| error.into(), anyhow::Error::from))
+        let reached = scaled.f_backward().map_err(anyhow::Error::from).and_then(|()| {
+            let Some(kept) = round.kept else { return Ok(()) };
+            Ok(self.network.backward_in_parts(kept, &self.pass(round.first), self.config.amp.kind())?)
+        });
+        norm.failure().map_or(reached, |failure| Err(failure.into()))
     }
 
     fn shown(&self, totals: &Totals) -> Option<Shown> {

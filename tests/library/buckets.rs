@@ -15,11 +15,16 @@ const LAYERS: usize = 5;
 fn store() -> Store {
     let weight = |layer: usize| {
         let values = (Tensor::arange(24 * 24, (Kind::Float, Device::Cpu)) + layer as f64).sin().view([24, 24]) * 0.2;
-        Variable { name: format!("encoder.{layer}.weight"), tensor: values.set_requires_grad(true), role: Role::Weight }
+        Variable {
+            name: format!("encoder.{layer}.weight"),
+            tensor: values.set_requires_grad(true),
+            role: Role::Weight,
+            above: 0,
+        }
     };
     let mut entries: Vec<Variable> = (0..LAYERS).map(weight).collect();
     let unused = Tensor::ones([3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-    entries.insert(2, Variable { name: "encoder.unused".into(), tensor: unused, role: Role::NoDecay });
+    entries.insert(2, Variable { name: "encoder.unused".into(), tensor: unused, role: Role::NoDecay, above: 0 });
     Store { variables: entries }
 }
 

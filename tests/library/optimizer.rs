@@ -10,7 +10,7 @@ fn store() -> Store {
         let count: i64 = size.iter().product();
         let values = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 0.37).sin().view(size) * 0.1;
         let tensor = if role == Role::Buffer { values } else { values.set_requires_grad(true) };
-        Variable { name: name.into(), tensor, role }
+        Variable { name: name.into(), tensor, role, above: 0 }
     };
     Store {
         variables: vec![
@@ -24,7 +24,7 @@ fn store() -> Store {
 }
 
 fn usual(optim: Optim) -> Rule {
-    Rule { optim, beta1: 0.9, weight_decay: 1e-4 }
+    Rule { optim, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 1e-4 }
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -42,7 +42,7 @@ fn set_gradients(flat: &mut Flat, step: usize) {
 /// Updates all parameters for three steps and compares each value with `reference(parameter, gradients, lr, decay)`.
 fn check(optim: Optim, reference: impl Fn(f64, &[f64], f64, f64) -> f64) {
     let store = store();
-    let rule = Rule { optim, beta1: 0.8, weight_decay: 0.05 };
+    let rule = Rule { beta1: 0.8, weight_decay: 0.05, ..usual(optim) };
     let before: Vec<Vec<f64>> = store.variables.iter().map(|entry| values(&entry.tensor)).collect();
     let mut flat = Flat::new(&store, 1024);
     let mut optimizer = Optimizer::new(&flat, rule);

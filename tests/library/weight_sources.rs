@@ -46,7 +46,7 @@ fn store(part: &str, list: &List, prefixes: &[&str]) -> Store {
     let variables = list.iter().filter(|(name, _)| !name.ends_with("num_batches_tracked"));
     let variables = variables.filter_map(|(name, shape)| {
         let name = format!("{part}.{}", bare(name)?);
-        Some(Variable { name, tensor: zeros(shape), role: Role::Weight })
+        Some(Variable { name, tensor: zeros(shape), role: Role::Weight, above: 0 })
     });
     Store { variables: variables.collect() }
 }
@@ -193,6 +193,7 @@ fn joined_and_split_tensors_keep_their_rows_in_order() {
         name: format!("encoder.{name}"),
         tensor: Tensor::zeros(size, (Kind::Float, Device::Cpu)),
         role: Role::Weight,
+        above: 0,
     };
     let joined = Store { variables: vec![variable("blocks.0.attn.qkv.weight", [6, 2])] };
     let layer = "encoder.layer.0.attention.attention";
@@ -222,7 +223,8 @@ fn joined_and_split_tensors_keep_their_rows_in_order() {
 fn position_embeddings_of_another_grid_are_resized_and_said() {
     let tokens = |side: i64| 1 + side * side;
     let make = |side: i64| Tensor::arange(tokens(side) * 2, (Kind::Float, Device::Cpu)).reshape([1, tokens(side), 2]);
-    let variable = Variable { name: "encoder.pos_embed".into(), tensor: make(8).zeros_like(), role: Role::NoDecay };
+    let variable =
+        Variable { name: "encoder.pos_embed".into(), tensor: make(8).zeros_like(), role: Role::NoDecay, above: 0 };
     let store = Store { variables: vec![variable] };
     let report = load_into(&store, Part::Encoder, &[("pos_embed".into(), make(4))], false).unwrap();
     assert!(report.lines(Part::Encoder, "file").iter().any(|line| line.contains("4 x 4 in the file, 8 x 8 here")));

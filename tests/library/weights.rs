@@ -41,6 +41,7 @@ fn store(tensors: &[(&str, Tensor)]) -> Store {
         name: name.to_string(),
         tensor: tensor.copy(),
         role: Role::Weight,
+        above: 0,
     };
     Store { variables: tensors.iter().map(entry).collect() }
 }

@@ -14,6 +14,7 @@ mod faults;
 mod kill;
 mod launch;
 mod many;
+mod recipes;
 mod resume;
 mod signals;
 mod statistics;

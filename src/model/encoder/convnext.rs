@@ -2,7 +2,7 @@
 //! ConvNextBackbone in transformers' modeling_convnext.py, with the names of its files but for an `encoder.` among them;
 //! every feature map ends in a layer norm of its own.
 
-use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Flow, in_parts};
 use crate::model::Initial;
 use crate::model::layers::{Context, Conv2d, ConvShape, DropPath, LayerNorm, LayerScale, Linear};
 use crate::model::path::Path;
@@ -83,16 +83,18 @@ struct ConvNext {
 
 impl ConvNext {
     fn new(path: &Path, plan: &Plan, drop_path: f64) -> Self {
-        let embeddings = path / "embeddings";
+        // The layers that mmsegmentation counts for its decay by stages: up to three blocks of the third stage are one.
+        let layers = 3 + plan.depths[2].div_ceil(3);
+        let embeddings = (path / "embeddings").under(layers + 1);
         let patches = Conv2d::with_bias(&(&embeddings / "patch_embeddings"), ConvShape::patches(3, plan.width, 4));
         let patch_norm = LayerNorm::new(&(&embeddings / "layernorm"), plan.width, EPS);
         let total = plan.depths.iter().sum();
         let mut number = 0;
         let stage = |index: usize| {
             let width = plan.width << index;
-            let stage_path = path / "stages" / index;
+            let stage_path = (path / "stages" / index).under(layers - index);
             let downsample = (index > 0).then(|| {
-                let path = &stage_path / "downsampling_layer";
+                let path = (&stage_path / "downsampling_layer").under(layers + 1);
                 let norm = LayerNorm::new(&(&path / 0), width / 2, EPS);
                 (norm, Conv2d::with_bias(&(&path / 1), ConvShape::patches(width / 2, width, 2)))
             });
@@ -111,15 +113,21 @@ impl ConvNext {
 
 impl Encoder for ConvNext {
     fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
-        let mut x = self.patch_norm.forward_channels(&self.patches.forward(images, context));
-        let stage = |stage: &Stage| {
-            let mut y = x.shallow_clone();
-            if let Some((norm, conv)) = &stage.downsample {
-                y = conv.forward(&norm.forward_channels(&y), context);
-            }
-            x = stage.blocks.iter().fold(y, |y, block| block.forward(y, context));
-            stage.norm.forward_channels(&x)
+        in_parts(self, images, context)
+    }
+
+    fn parts(&self) -> usize {
+        self.stages.len()
+    }
+
+    fn part(&self, index: usize, inputs: &[Tensor], context: &Context) -> Flow {
+        let stage = &self.stages[index];
+        let x = match &stage.downsample {
+            Some((norm, conv)) => conv.forward(&norm.forward_channels(&inputs[0]), context),
+            None => self.patch_norm.forward_channels(&self.patches.forward(&inputs[0], context)),
         };
-        self.stages.iter().map(stage).collect()
+        let x = stage.blocks.iter().fold(x, |x, block| block.forward(x, context));
+        let map = stage.norm.forward_channels(&x);
+        Flow { next: vec![x], maps: vec![map] }
     }
 }

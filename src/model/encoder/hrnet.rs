@@ -2,7 +2,7 @@
 //! side, which exchange their maps after every module; the last ones are joined at a quarter of the input.
 
 use super::resnet::{Block, BlockKind};
-use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Flow, in_parts};
 use crate::model::Initial;
 use crate::model::layers::{Context, ConvNorm, ConvShape, resize};
 use crate::model::path::Path;
@@ -186,12 +186,27 @@ impl HrNet {
 
 impl Encoder for HrNet {
     fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
-        let x = self.stem.iter().fold(images.shallow_clone(), |x, layer| layer.forward_relu(&x, context));
-        let maps = vec![self.layer1.forward(&x, context)];
-        let maps = self.stages.iter().fold(maps, |maps, stage| stage.forward(maps, context));
+        in_parts(self, images, context)
+    }
+
+    /// What comes before the branches, and each stage.
+    fn parts(&self) -> usize {
+        1 + self.stages.len()
+    }
+
+    fn part(&self, index: usize, inputs: &[Tensor], context: &Context) -> Flow {
+        let Some(stage) = index.checked_sub(1) else {
+            let x = self.stem.iter().fold(inputs[0].shallow_clone(), |x, layer| layer.forward_relu(&x, context));
+            return Flow { next: vec![self.layer1.forward(&x, context)], maps: Vec::new() };
+        };
+        let branches = inputs.iter().map(Tensor::shallow_clone).collect();
+        let maps = self.stages[stage].forward(branches, context);
+        if index < self.stages.len() {
+            return Flow { next: maps, maps: Vec::new() };
+        }
         let size = &maps[0].size()[2..];
         let joined: Vec<Tensor> =
             maps.iter().enumerate().map(|(i, x)| if i == 0 { x.shallow_clone() } else { resize(x, size) }).collect();
-        vec![Tensor::cat(&joined, 1)]
+        Flow { next: Vec::new(), maps: vec![Tensor::cat(&joined, 1)] }
     }
 }

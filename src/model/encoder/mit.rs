@@ -2,7 +2,7 @@
 //! tokens, whose attention looks at a coarser copy of its own map, and whose MLPs hold a depthwise convolution instead of
 //! position embeddings. As in transformers' modeling_segformer.py, with the names of its files.
 
-use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Flow, in_parts};
 use crate::model::Initial;
 use crate::model::layers::{
     Context, Conv2d, ConvShape, DropPath, LayerNorm, Linear, attention, from_tokens, to_tokens,
@@ -160,17 +160,21 @@ impl Mit {
         let stage = |stage: usize| {
             let inputs = if stage == 0 { 3 } else { widths[stage - 1] };
             let (width, (side, stride)) = (widths[stage], PATCHES[stage]);
-            let patch_path = path / "patch_embeddings" / stage;
+            // Like the stage's first block, but for what makes tokens of the image.
+            let above = if stage == 0 { blocks + 1 } else { blocks - number };
+            let patch_path = (path / "patch_embeddings" / stage).under(above);
             let patches = ConvShape::new(inputs, width, side).stride(stride);
             let patches = Conv2d::with_bias(&(&patch_path / "proj"), patches);
             let patch_norm = LayerNorm::new(&(&patch_path / "layer_norm"), width, EPS);
             let block = |index| {
                 let drop = DropPath::new(drop_path, number, blocks);
+                let path = (path / "block" / stage / index).under(blocks - number);
                 number += 1;
-                Block::new(&(path / "block" / stage / index), stage, width, drop)
+                Block::new(&path, stage, width, drop)
             };
-            let blocks = (0..plan.depths[stage]).map(block).collect();
-            Stage { patches, patch_norm, blocks, norm: LayerNorm::new(&(path / "layer_norm" / stage), width, EPS) }
+            let of_stage = (0..plan.depths[stage]).map(block).collect();
+            let norm = LayerNorm::new(&(path / "layer_norm" / stage).under(blocks + 1 - number), width, EPS);
+            Stage { patches, patch_norm, blocks: of_stage, norm }
         };
         Mit((0..4).map(stage).collect())
     }
@@ -178,15 +182,20 @@ impl Mit {
 
 impl Encoder for Mit {
     fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
-        let mut x = images.shallow_clone();
-        let stage = |stage: &Stage| {
-            let patches = stage.patches.forward(&x, context);
-            let size = (patches.size()[2], patches.size()[3]);
-            let tokens = stage.patch_norm.forward(&to_tokens(&patches));
-            let tokens = stage.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, size, context));
-            x = from_tokens(&stage.norm.forward(&tokens), size);
-            x.shallow_clone()
-        };
-        self.0.iter().map(stage).collect()
+        in_parts(self, images, context)
+    }
+
+    fn parts(&self) -> usize {
+        self.0.len()
+    }
+
+    fn part(&self, index: usize, inputs: &[Tensor], context: &Context) -> Flow {
+        let stage = &self.0[index];
+        let patches = stage.patches.forward(&inputs[0], context);
+        let size = (patches.size()[2], patches.size()[3]);
+        let tokens = stage.patch_norm.forward(&to_tokens(&patches));
+        let tokens = stage.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, size, context));
+        let x = from_tokens(&stage.norm.forward(&tokens), size);
+        Flow { next: vec![x.shallow_clone()], maps: vec![x] }
     }
 }

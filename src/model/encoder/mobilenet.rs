@@ -1,7 +1,7 @@
 //! MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), dilated to an eighth of the input (`MobileNetV2Dilated` in the
 //! reference's models.py).
 
-use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Flow, in_parts};
 use crate::model::Initial;
 use crate::model::layers::{Context, ConvNorm, ConvShape};
 use crate::model::path::Path;
@@ -114,15 +114,19 @@ impl MobileNetV2 {
 
 impl Encoder for MobileNetV2 {
     fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
-        let mut x = relu6(self.stem.forward(images, context));
-        let mut maps = Vec::new();
-        for (index, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, context);
-            if MAPS.contains(&(index + 1)) {
-                maps.push(x.shallow_clone());
-            }
-        }
-        maps.push(x);
-        maps
+        in_parts(self, images, context)
+    }
+
+    /// From map to map.
+    fn parts(&self) -> usize {
+        MAPS.len() + 1
+    }
+
+    fn part(&self, index: usize, inputs: &[Tensor], context: &Context) -> Flow {
+        let x = if index == 0 { relu6(self.stem.forward(&inputs[0], context)) } else { inputs[0].shallow_clone() };
+        let start = index.checked_sub(1).map_or(0, |before| MAPS[before]);
+        let end = MAPS.get(index).copied().unwrap_or(self.blocks.len());
+        let x = self.blocks[start..end].iter().fold(x, |x, block| block.forward(&x, context));
+        Flow { next: vec![x.shallow_clone()], maps: vec![x] }
     }
 }

@@ -73,4 +73,33 @@ pub trait EncoderPlan: Sync {
 pub trait Encoder: Send {
     /// Feature maps (n, width, h ÷ stride, w ÷ stride) of `images` (n, 3, h, w), finest first; n may be 0.
     fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor>;
+
+    /// In how many parts it can run, one after the other: what MODEL.recompute saves memory by.
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// Part `index`, of what the part before passes on, or of the images. No part may change what it is given.
+    fn part(&self, _index: usize, inputs: &[Tensor], context: &Context) -> Flow {
+        Flow { next: Vec::new(), maps: self.forward(&inputs[0], context) }
+    }
+}
+
+/// What comes out of a part of an encoder.
+pub struct Flow {
+    /// For the next part.
+    pub next: Vec<Tensor>,
+    /// Feature maps.
+    pub maps: Vec<Tensor>,
+}
+
+/// [`Encoder::forward`] of an encoder in parts: all of them.
+fn in_parts(encoder: &dyn Encoder, images: &Tensor, context: &Context) -> Vec<Tensor> {
+    let (mut inputs, mut maps) = (vec![images.shallow_clone()], Vec::new());
+    for index in 0..encoder.parts() {
+        let flow = encoder.part(index, &inputs, context);
+        inputs = flow.next;
+        maps.extend(flow.maps);
+    }
+    maps
 }

@@ -3,7 +3,7 @@
 //! one 7 × 7 convolution of the papers and torchvision's resnet.py. A name with two numbers has so many groups of so many
 //! channels; those of resnext50 and resnext101 are 32 of 4.
 
-use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Flow, in_parts};
 use crate::model::layers::{Context, ConvNorm, ConvShape};
 use crate::model::path::Path;
 use crate::model::{Initial, Stem};
@@ -264,18 +264,21 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
-        let mut x = images.shallow_clone();
-        for layer in &self.stem {
-            x = layer.forward_relu(&x, context);
-        }
-        let mut maps = vec![x.shallow_clone()];
-        x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
-        for stage in &self.stages {
-            for block in stage {
-                x = block.forward(&x, context);
-            }
-            maps.push(x.shallow_clone());
-        }
-        maps
+        in_parts(self, images, context)
+    }
+
+    /// The stem, and each stage.
+    fn parts(&self) -> usize {
+        1 + self.stages.len()
+    }
+
+    fn part(&self, index: usize, inputs: &[Tensor], context: &Context) -> Flow {
+        let x = inputs[0].shallow_clone();
+        let Some(stage) = index.checked_sub(1) else {
+            let x = self.stem.iter().fold(x, |x, layer| layer.forward_relu(&x, context));
+            return Flow { next: vec![x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)], maps: vec![x] };
+        };
+        let x = self.stages[stage].iter().fold(x, |x, block| block.forward(&x, context));
+        Flow { next: vec![x.shallow_clone()], maps: vec![x] }
     }
 }

@@ -5,7 +5,7 @@
 //! `dynamic_img_pad`). The maps are those after each quarter of the blocks, all of one stride, each through the last
 //! layer norm; class and register tokens are left out.
 
-use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap};
+use super::{Encoder, EncoderOptions, EncoderPlan, EncoderRow, FeatureMap, Flow, in_parts};
 use crate::model::Initial;
 use crate::model::layers::{
     Context, Conv2d, ConvShape, DropPath, LayerNorm, LayerScale, Linear, Role, attention, from_tokens, to_tokens,
@@ -171,10 +171,11 @@ struct Vit {
 impl Vit {
     fn new(path: &Path, plan: &Plan, drop_path: f64) -> Self {
         let Plan { family, width, depth } = *plan;
+        let embeddings = path.under(depth + 1);
         let vectors = |name: &str, count: i64| {
             let size = [1, count, width];
             let draw = |initial: Initial| initial.linear_weight([count, width]).view(size);
-            path.drawn(name, &size, Role::NoDecay, draw)
+            embeddings.drawn(name, &size, Role::NoDecay, draw)
         };
         let mut prefix = vec![vectors("cls_token", 1)];
         if family.registers > 0 {
@@ -185,26 +186,28 @@ impl Vit {
             Positions::Rotary => None,
         };
         let patches = ConvShape::patches(3, width, family.patch);
-        let patches = Conv2d::with_bias(&(path / "patch_embed" / "proj"), patches);
-        let block = |index| Block::new(&(path / "blocks" / index), plan, DropPath::new(drop_path, index, depth));
+        let patches = Conv2d::with_bias(&(&embeddings / "patch_embed" / "proj"), patches);
+        let block = |index| {
+            let path = (path / "blocks" / index).under(depth - index);
+            Block::new(&path, plan, DropPath::new(drop_path, index, depth))
+        };
         let blocks = (0..depth).map(block).collect();
         let norm = LayerNorm::new(&(path / "norm"), width, family.eps);
         Vit { family, prefix, positions, patches, blocks, norm }
     }
 
-    /// The tokens of `images` before the first block, the prefix first, and the size of the grid of patches.
-    fn tokens(&self, images: &Tensor, context: &Context) -> (Tensor, (i64, i64)) {
+    /// The tokens of `images` before the first block, the prefix first; `grid`: patches in a column and in a row.
+    fn tokens(&self, images: &Tensor, grid: (i64, i64), context: &Context) -> Tensor {
         let (size, patch) = (images.size(), self.family.patch);
         let missing = |length: i64| (patch - length % patch) % patch;
         let padded = images.constant_pad_nd([0, missing(size[3]), 0, missing(size[2])]);
         let patches = self.patches.forward(&padded, context);
-        let grid = (patches.size()[2], patches.size()[3]);
         let mut parts: Vec<Tensor> = self.prefix.iter().map(|token| token.expand([size[0], -1, -1], false)).collect();
         parts.push(to_tokens(&patches));
         let mut tokens = Tensor::cat(&parts, 1);
         match &self.positions {
-            Some(positions) => (tokens.g_add_(&resized(positions, self.family.positions, grid)), grid),
-            None => (tokens, grid),
+            Some(positions) => tokens.g_add_(&resized(positions, self.family.positions, grid)),
+            None => tokens,
         }
     }
 }
@@ -224,18 +227,25 @@ fn resized(embeddings: &Tensor, positions: Positions, (height, width): (i64, i64
 
 impl Encoder for Vit {
     fn forward(&self, images: &Tensor, context: &Context) -> Vec<Tensor> {
-        let (mut x, grid) = self.tokens(images, context);
+        in_parts(self, images, context)
+    }
+
+    fn parts(&self) -> usize {
+        MAPS
+    }
+
+    fn part(&self, index: usize, inputs: &[Tensor], context: &Context) -> Flow {
+        let grid = [context.size.0, context.size.1].map(|length| (length + self.family.patch - 1) / self.family.patch);
+        let grid = (grid[0], grid[1]);
+        let mut x = if index == 0 { self.tokens(&inputs[0], grid, context) } else { inputs[0].shallow_clone() };
         let prefix = 1 + self.family.registers;
         let rotation = (self.family.positions == Positions::Rotary).then(|| Rotation::new(prefix, grid, &x));
         let quarter = self.blocks.len() / MAPS;
-        let mut maps = Vec::new();
-        for (index, block) in self.blocks.iter().enumerate() {
+        for block in &self.blocks[index * quarter..][..quarter] {
             x = block.forward(x, rotation.as_ref(), context);
-            if (index + 1) % quarter == 0 {
-                let patches = x.narrow(1, prefix, grid.0 * grid.1);
-                maps.push(from_tokens(&self.norm.forward(&patches), grid));
-            }
         }
-        maps
+        let patches = x.narrow(1, prefix, grid.0 * grid.1);
+        let map = from_tokens(&self.norm.forward(&patches), grid);
+        Flow { next: vec![x], maps: vec![map] }
     }
 }
