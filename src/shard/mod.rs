@@ -43,7 +43,8 @@
 //! `file`, `records`, `bytes`, `header_crc32`, `blake3` of the file), where known `classes`, `palette` and `label_map`
 //! (raw value → class or "ignore"; without it 0 is ignored and k is class k - 1), `translated` (true where labels were
 //! colours or wide values: then they are stored as class + 1, 0 ignored, and no other map applies), `pixels` (of each
-//! class) and `ignored` (pixels) as found when packing, which are no part of the id, and last `crc32`: eight lower-case
+//! class), `ignored` (pixels) and `seen` (record by record the classes that it shows, a hexadecimal digit for every four,
+//! class 0 the lowest bit of the first) as found when packing, which are no part of the id, and last `crc32`: eight lower-case
 //! hexadecimal digits, the CRC of every byte of the file before them. Nothing but `"`, a newline, `}` and a newline
 //! follows.
 //!

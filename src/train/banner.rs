@@ -26,7 +26,10 @@ pub fn table(
     let places: Vec<String> =
         comm.all_gather(mine.as_bytes())?.iter().map(|text| String::from_utf8_lossy(text).into()).collect();
     let trained = network.store.variables.iter().filter(|variable| variable.role != Role::Buffer);
-    let parameters: usize = trained.map(|variable| variable.tensor.numel()).sum();
+    let parameters: usize = trained.clone().map(|variable| variable.tensor.numel()).sum();
+    let frozen = trained.filter(|variable| !variable.tensor.requires_grad());
+    let frozen: usize = frozen.map(|variable| variable.tensor.numel()).sum();
+    let frozen = if frozen > 0 { format!(", {:.1} M of them frozen", frozen as f64 / 1e6) } else { String::new() };
     let Recipe { dataset, model, train, .. } = job.recipe;
     let (total, first, pass) = (train.total_steps(), state.step, data.train.order.steps_per_pass());
     let mut table = Table::new();
@@ -34,7 +37,12 @@ pub fn table(
     let rows = [
         (
             "network",
-            format!("{} + {}, {:.1} M parameters", model.arch_encoder, model.arch_decoder, parameters as f64 / 1e6),
+            format!(
+                "{} + {}, {:.1} M parameters{frozen}",
+                model.arch_encoder,
+                model.arch_decoder,
+                parameters as f64 / 1e6
+            ),
         ),
         (
             "data",
