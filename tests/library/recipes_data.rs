@@ -97,9 +97,10 @@ fn image_and_label_turn_together_and_what_comes_into_view_is_grey_without_label(
     let turned: Vec<_> =
         (0..20).map(|pass| pixels(&batch(&dataset, vec![0], pass))).filter(|all| *all != plain).collect();
     assert!((4..=16).contains(&turned.len()), "half of the samples are turned, not {} of 20", turned.len());
+    let mut most = 0;
     for all in turned {
         let outside = all.iter().filter(|(_, label)| *label == -1).count();
-        assert!((10..1000).contains(&outside), "{outside} pixels from outside");
+        most = outside.max(most);
         let off = |(colour, label): &&([u8; 3], i64)| match label {
             -1 => *colour != GREY,
             class => u8::abs_diff(colour[0], 60 * (*class as u8 + 1)) > 2,
@@ -108,6 +109,7 @@ fn image_and_label_turn_together_and_what_comes_into_view_is_grey_without_label(
         // Along the three seams, where a colour is a mixture.
         assert!(off < 400, "{off} pixels of {} have another class's colour", all.len());
     }
+    assert!((100..1000).contains(&most), "{most} pixels from outside");
 }
 
 #[test]

@@ -49,8 +49,10 @@ impl Renderer {
             }
         }
         let mut counts = [0u32; 256];
-        for (count, class) in values.iter().zip(classes).filter(|(_, class)| i64::from(**class) != IGNORED) {
-            counts[*class as usize] += count;
+        for (count, class) in values.iter().zip(classes) {
+            if let Ok(class) = u8::try_from(*class) {
+                counts[usize::from(class)] += count;
+            }
         }
         let (most, all) = (counts.iter().max().copied().unwrap_or(0), counts.iter().sum::<u32>());
         counts.iter().filter(|count| **count > 0).count() > 1 && f64::from(most) < placement.share * f64::from(all)
