@@ -296,7 +296,8 @@ fn show_config(config: &ConfigArgs) -> anyhow::Result<()> {
     println!("#   output_stride: {}", network.output_stride);
     println!("#   widths: {:?}", network.widths);
     let (steps, batch) = (config.TRAIN.total_steps(), config.TRAIN.global_batch_on(1));
-    let ranks = if config.TRAIN.global_batch > 0 { "on any number of ranks" } else { "on one rank, twice as many on two" };
+    let ranks =
+        if config.TRAIN.global_batch > 0 { "on any number of ranks" } else { "on one rank, twice as many on two" };
     println!("# training:");
     println!("#   steps: {steps}");
     println!("#   images: {} # {batch} a step {ranks}", steps.saturating_mul(batch as u64));

@@ -94,11 +94,14 @@ pub struct Flow {
 }
 
 /// [`Encoder::forward`] of an encoder in parts: all of them.
+///
+/// Gradients of what is passed on are summed before those of the same tensor as a map are added, as they are where a part
+/// runs again by itself: floating-point sums depend on their order.
 fn in_parts(encoder: &dyn Encoder, images: &Tensor, context: &Context) -> Vec<Tensor> {
     let (mut inputs, mut maps) = (vec![images.shallow_clone()], Vec::new());
     for index in 0..encoder.parts() {
         let flow = encoder.part(index, &inputs, context);
-        inputs = flow.next;
+        inputs = flow.next.iter().map(Tensor::alias).collect();
         maps.extend(flow.maps);
     }
     maps
