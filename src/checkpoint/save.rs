@@ -5,7 +5,9 @@
 
 use super::state::FileSeal;
 use super::tensors::Snapshot;
-use super::{AVERAGE_FILE, CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, STATISTICS_FILE, State};
+use super::{
+    AVERAGE_FILE, CheckpointConfig, CheckpointError, MODEL_FILE, OPTIMIZER_FILE, STATE_FILE, STATISTICS_FILE, State,
+};
 use super::{disk, prune, step_name};
 use crate::run_dir::RunDir;
 use serde::Serialize;

@@ -134,7 +134,12 @@ impl Network {
         maps
     }
 
-    pub(super) fn context<'a>(&'a self, images: &Tensor, pass: &'a Pass, multiply_adds: Option<&'a Cell<u64>>) -> Context<'a> {
+    pub(super) fn context<'a>(
+        &'a self,
+        images: &Tensor,
+        pass: &'a Pass,
+        multiply_adds: Option<&'a Cell<u64>>,
+    ) -> Context<'a> {
         let size = images.size();
         Context { pass, size: (size[2], size[3]), norms: &self.norms, shifts: &self.shifts, multiply_adds }
     }

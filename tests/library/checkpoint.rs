@@ -31,7 +31,10 @@ fn state(step: u64, scores: &[(u64, f64)]) -> State {
 fn start(saver: &mut Saver, state: State, length: i64) {
     let of = |offset: u64, length: i64| tensors(state.step + offset, length);
     let (model, optimizer, statistics) = (of(0, length), of(1000, 3), of(2000, 2));
-    saver.save(state, checkpoint::Tensors { model: &model, optimizer: &optimizer, statistics: &statistics, average: &[] });
+    saver.save(
+        state,
+        checkpoint::Tensors { model: &model, optimizer: &optimizer, statistics: &statistics, average: &[] },
+    );
 }
 
 /// Writes the checkpoint of `step` and returns what went wrong, if anything.
