@@ -18,7 +18,7 @@ fn pass() -> Pass<'static> {
 }
 
 fn images() -> Tensor {
-    (Tensor::arange(2 * 3 * 64 * 96, (Kind::Float, Device::Cpu)) * 0.37).sin().view([2, 3, 64, 96])
+    (Tensor::arange(2 * 3 * 64 * 64, (Kind::Float, Device::Cpu)) * 0.37).sin().view([2, 3, 64, 64])
 }
 
 /// Scores, gradients and running statistics after one step.
@@ -50,14 +50,19 @@ fn every_family_s_gradients_are_those_of_kept_activations() {
     for (encoder, decoder) in [
         ("mobilenetv2dilated", "ppm_deepsup"),
         ("resnet18", "upernet"),
-        ("resnet18", "unet"),
         ("hrnetv2", "c1"),
         ("mit_b0", "segformer"),
         ("convnext_tiny", "uperhead"),
-        ("dinov2_vits14", "linear"),
         ("dinov3_vits16", "uperhead"),
     ] {
-        let (plain, parts) = (step(&network(encoder, decoder), false), step(&network(encoder, decoder), true));
+        let network = network(encoder, decoder);
+        let before: Vec<Tensor> = network.store.variables.iter().map(|variable| variable.tensor.copy()).collect();
+        let plain = step(&network, false);
+        for (variable, before) in network.store.variables.iter().zip(&before) {
+            variable.tensor.shallow_clone().zero_grad();
+            tch::no_grad(|| variable.tensor.shallow_clone().copy_(before));
+        }
+        let parts = step(&network, true);
         assert_eq!(plain.len(), parts.len());
         for ((name, plain), (_, parts)) in plain.iter().zip(&parts) {
             assert_eq!(plain, parts, "{encoder} {decoder}: {name}");
