@@ -79,10 +79,9 @@ impl Dataset {
         if temperature == 0.0 {
             return Ok(None);
         }
-        let own_map = config.label_map.is_empty() || self.source.translates();
-        match self.source.histogram().filter(|_| own_map) {
-            Some(histogram) => Ok(Some(rare_classes::weights(&histogram, temperature))),
-            None => Err(DataError::Histogram),
+        match (self.class_pixels(), self.source.seen()) {
+            (Some(pixels), Some(seen)) => Ok(Some(rare_classes::weights(pixels, &seen, temperature))),
+            _ => Err(DataError::Unseen),
         }
     }
 

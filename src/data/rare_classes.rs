@@ -5,11 +5,10 @@
 //! images each: with these weights a pass takes every image ⌊e⌋ or ⌈e⌉ times, where e is what it is due.
 
 use super::random::{KeyedRng, Purpose};
-use super::source::Histogram;
 
-/// What each sample is due of all draws; their sum is 1.
-pub fn weights(histogram: &Histogram, temperature: f64) -> Vec<f64> {
-    let Histogram { pixels, seen } = histogram;
+/// What each sample is due of all draws; their sum is 1. `pixels`: of each class in the set; `seen`: the classes that each
+/// sample shows.
+pub fn weights(pixels: &[u64], seen: &[Vec<u8>], temperature: f64) -> Vec<f64> {
     let all = pixels.iter().sum::<u64>().max(1) as f64;
     let mut images = vec![0u64; pixels.len()];
     let known = |class: &u8| usize::from(*class) < images.len();
@@ -60,15 +59,15 @@ mod tests {
     #[test]
     fn an_image_is_due_what_its_classes_share_among_theirs() {
         // Class 0 covers 90 % of the pixels and is in all three images, class 1 10 % and in one.
-        let histogram = Histogram { pixels: vec![900, 100, 0], seen: vec![vec![0], vec![0], vec![0, 1]] };
+        let (pixels, seen) = ([900, 100, 0], [vec![0], vec![0], vec![0, 1]]);
         let (common, rare) = ((0.1f64 / 0.5).exp(), (0.9f64 / 0.5).exp());
         let sum = common + rare;
         let expected = [common / sum / 3.0, common / sum / 3.0, common / sum / 3.0 + rare / sum];
-        for (weight, expected) in weights(&histogram, 0.5).into_iter().zip(expected) {
+        for (weight, expected) in weights(&pixels, &seen, 0.5).into_iter().zip(expected) {
             assert!((weight - expected).abs() < 1e-12, "{weight} for {expected}");
         }
-        assert_eq!(weights(&Histogram { pixels: vec![0], seen: vec![vec![], vec![]] }, 0.5), [0.5, 0.5]);
-        assert!(weights(&histogram, 1e-4).iter().all(|weight| weight.is_finite()));
+        assert_eq!(weights(&[0], &[vec![], vec![]], 0.5), [0.5, 0.5]);
+        assert!(weights(&pixels, &seen, 1e-4).iter().all(|weight| weight.is_finite()));
     }
 
     proptest! {

@@ -15,6 +15,7 @@ mod recalibrate;
 mod recorder;
 mod regroup;
 mod replica;
+mod round;
 mod totals;
 mod trainer;
 mod update;

@@ -2,6 +2,7 @@
 
 use super::links::Links;
 use super::recalibrate::Fitting;
+use super::round::{Root, Round};
 use super::totals::{Local, Totals};
 use super::update::{Shown, Update};
 use super::{Average, Beginning, Recipe, Replica, TrainConfig};
@@ -13,7 +14,7 @@ use crate::data::batch_source::{BatchSource, StepBatch};
 use crate::fault;
 use crate::loss::{self, IGNORE, Loss, Objective};
 use crate::model::layers::DropoutKey;
-use crate::model::{self, BnRunning, Kept, Network, Pass};
+use crate::model::{self, BnRunning, Network, Pass};
 use crate::optim::{LossScale, Optimizer};
 use crate::retry::{self, Counts};
 use crate::schedule::Schedule;
@@ -56,25 +57,6 @@ pub struct Trainer<B> {
 struct Coming {
     batch: anyhow::Result<StepBatch>,
     somewhere_none: bool,
-}
-
-/// A round between its forward and its backward pass.
-struct Round {
-    root: Root,
-    /// With MODEL.recompute, what the encoder's backward needs.
-    kept: Option<Kept>,
-    /// Index of its first image in the global batch.
-    first: u64,
-}
-
-/// What backward starts from.
-enum Root {
-    /// The sums of a micro-batch.
-    Sums(Tensor),
-    /// All scores of no images, to take part in what ranks exchange in backward.
-    NoImages(Tensor),
-    /// No forward pass was made.
-    Nothing,
 }
 
 impl<B: BatchSource> Trainer<B> {

@@ -89,9 +89,9 @@ pub enum DataError {
     /// Nobody has written down which sample shows which class.
     #[error(
         "DATASET.rare_class_sampling: nothing says which classes an image shows: `segdist pack` the training samples (sets \
-         packed by an earlier version once more), with their label map, and leave DATASET.label_map empty"
+         packed by an earlier version once more) with this label map"
     )]
-    Histogram,
+    Unseen,
     /// A form of list that does not exist, and those that do.
     #[error("{list}: is neither {1}", list = if .0.is_empty() { "''" } else { .0 })]
     Form(String, String),
@@ -119,7 +119,7 @@ impl Failure for DataError {
             | DataError::LabelValue { .. }
             | DataError::LabelMap(..)
             | DataError::Layout(..)
-            | DataError::Histogram
+            | DataError::Unseen
             | DataError::Form(..) => Kind::Input,
         }
     }

@@ -74,8 +74,8 @@ pub trait Source: Send + Sync {
         false
     }
 
-    /// Which classes are seen where, if the source knows that without reading labels.
-    fn histogram(&self) -> Option<Histogram> {
+    /// The classes that each sample shows, where the source knows them without reading labels; see `class_pixels`.
+    fn seen(&self) -> Option<Vec<Vec<u8>>> {
         None
     }
 
@@ -93,15 +93,6 @@ pub trait Source: Send + Sync {
     fn palette(&self) -> Option<&[[u8; 3]]> {
         None
     }
-}
-
-/// Which classes a set shows, and where.
-#[derive(Clone, Debug, Default)]
-pub struct Histogram {
-    /// Pixels of each class.
-    pub pixels: Vec<u64>,
-    /// The classes that each sample shows.
-    pub seen: Vec<Vec<u8>>,
 }
 
 /// One sample, decoded: the bytes of both vectors are reused from sample to sample.

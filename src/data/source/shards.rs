@@ -3,7 +3,7 @@
 use super::super::decode;
 use super::super::label_map::LabelMap;
 use super::super::{DatasetConfig, Io};
-use super::{BYTES, DataError, Form, Histogram, Opened, Source};
+use super::{BYTES, DataError, Form, Opened, Source};
 use crate::fault::Kind;
 use crate::retry;
 use crate::shard::{Access, Codec, INDEX_FILE, Set, Shard};
@@ -93,9 +93,8 @@ impl Source for Shards {
         self.set.index.translated()
     }
 
-    fn histogram(&self) -> Option<Histogram> {
-        let index = &self.set.index;
-        Some(Histogram { pixels: index.pixels.clone()?, seen: index.seen()? })
+    fn seen(&self) -> Option<Vec<Vec<u8>>> {
+        self.set.index.seen()
     }
 
     fn class_names(&self) -> Option<&[String]> {
