@@ -105,8 +105,10 @@ impl Assembler {
         let label_stride = (batch.width / batch.rate) as usize;
         let image_bytes = (stride * batch.height as usize).max(1);
         let label_count = (label_stride * (batch.height / batch.rate) as usize).max(1);
+        let samples = &batch.samples;
         let parts = batch.images.par_chunks_mut(image_bytes).zip(batch.labels.par_chunks_mut(label_count));
-        let fill = |((image, label), (at, &sample)): ((&mut [u8], &mut [i64]), (usize, &u32))| {
+        let fill = |(at, (image, label)): (usize, (&mut [u8], &mut [i64]))| {
+            let sample = samples[at];
             let mut renderer = self.renderers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
             let read = self.source.read(sample as usize, &mut renderer.sample);
             if read.is_ok() {
@@ -119,6 +121,6 @@ impl Assembler {
             self.renderers.lock().unwrap_or_else(PoisonError::into_inner).push(renderer);
             read
         };
-        parts.zip(batch.samples.par_iter().enumerate()).map(fill).collect()
+        parts.take(samples.len()).enumerate().map(fill).collect()
     }
 }
