@@ -47,7 +47,7 @@ pub use save::{Copying, SaveReport, Saver, Tensors};
 pub use state::{FileSeal, Score, State};
 
 use crate::fault::{Failure, Kind, require};
-use crate::model::weights::STATISTICS_FILE;
+use crate::model::weights::{AVERAGE_FILE, STATISTICS_FILE};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -165,7 +165,6 @@ impl CheckpointError {
 
 const MODEL_FILE: &str = "model.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
-const AVERAGE_FILE: &str = "average.safetensors";
 const STATE_FILE: &str = "state.json";
 
 /// The name of a step's checkpoint.

@@ -10,9 +10,17 @@ use tch::Tensor;
 use super::statistics::put_in_place;
 use super::{MAX_FILE, WeightsError, content, read_file};
 
+/// Beside a checkpoint's model: its average with TRAIN.ema, which is what that run evaluates.
+pub const AVERAGE_FILE: &str = "average.safetensors";
+
 /// Names of weights in a folder; the first that is there counts. safetensors come before pickles, as in transformers.
-const FILES: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+const FILES: [&str; 5] = [
+    AVERAGE_FILE,
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 /// Beside a checkpoint's model: batch norm statistics that were taken anew, which evaluation wants in the place of the
 /// running ones.

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 pub use export::{Exported, Package, export};
-pub use folder::{STATISTICS_FILE, is_folder};
+pub use folder::{AVERAGE_FILE, STATISTICS_FILE, is_folder};
 pub use initialize::{initialize, named};
 pub use load::{Part, load_file, load_into};
 pub use pth_writer::write_pth;
