@@ -26,6 +26,7 @@
 //! | DATASET.io, DATASET.stage, DATASET.stage_keep | free |
 //! | MODEL.weights_encoder, MODEL.weights_decoder, MODEL.pretrained_dir, MODEL.init | free: of use at the first start alone |
 //! | MODEL.bn_recalibrate | free: of use in evaluations alone |
+//! | MODEL.recompute | free: the same values in less memory |
 //! | TRAIN.global_batch | kept where it is 0, else the same |
 //! | TRAIN.num_epoch, TRAIN.epoch_iters, TRAIN.epochs_of_data | extended by `--extend`, else the same |
 //! | all others | the same; `--init-from` begins a new run, with other values, from the weights |

@@ -235,5 +235,5 @@ fn each_wrong_index_is_told_apart() {
     fs::write(&file, text.trim_end()).unwrap();
     assert!(matches!(Index::read(dir.path()).unwrap_err().fault, Fault::IndexCrc));
     fs::remove_file(&file).unwrap();
-    assert!(matches!(Index::read(dir.path()).unwrap_err().fault, Fault::Io(_)));
+    assert!(matches!(Index::read(dir.path()).unwrap_err().fault, Fault::NoIndex));
 }

@@ -83,7 +83,7 @@ fn wrong_sizes_values_and_files_are_named_when_read() {
 
     pair(root, "a", (4, 3), 6);
     write(4);
-    assert!(error().contains("labels/a.png: has the label value 6, which is above the number of classes, 5"));
+    assert!(error().contains("labels/a.png: has the label value 6, which is above DATASET.num_class, 5: "));
     write(5);
     assert!(error().contains("images/a.png: is 4 x 3 pixels, but the list says 5 x 3"));
     write(4);
@@ -174,7 +174,7 @@ fn a_source_written_here_makes_batches_and_is_held_to_its_word() {
         let config = DatasetConfig { num_class: classes, ..config.clone() };
         read_error(&Dataset::new(checkers(surplus), &config).unwrap())
     };
-    assert!(error(0, 1).starts_with("board 0: has the label value 2, which is above the number of classes, 1"));
+    assert!(error(0, 1).starts_with("board 0: has the label value 2, which is above DATASET.num_class, 1: "));
     let empty = Dataset::new(Box::new(Checkers { sizes: vec![(32, 24), (7, 0)], surplus: 0 }), &config);
     assert_eq!(empty.err().unwrap().to_string(), "checkers: cannot have 7 x 0 pixels");
     assert_eq!(error(5, 2), "checkers: has 773 bytes of pixels or labels instead of 768");

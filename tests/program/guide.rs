@@ -14,25 +14,52 @@ fn commands(page: &str) -> Vec<&str> {
     blocks.flat_map(str::lines).filter(|line| !line.is_empty()).collect()
 }
 
-/// Sixty scenes of demo-data as `photos/` and, in colours, `masks/`.
+/// Numbers without pattern, the same on every machine (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    /// `low` to `high`.
+    fn between(&mut self, low: i64, high: i64) -> i64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        low + ((mixed ^ (mixed >> 31)) % (high - low + 1) as u64) as i64
+    }
+}
+
+/// Sixty photographs of discs and a square, in colours under strong noise, and their masks, in other colours.
 fn photographs_and_masks(folder: &Path) {
-    let made = folder.join("made");
-    run(segdist().args(["demo-data", "--out"]).arg(&made), 120).ok();
+    const SEEN: [[i64; 3]; 4] = [[110, 120, 100], [190, 90, 80], [70, 110, 190], [200, 190, 90]];
+    const MASK: [[u8; 3]; 4] = [[0, 0, 0], [230, 25, 75], [0, 130, 200], [255, 225, 25]];
+    let (width, height) = (128, 96);
     for name in ["photos", "masks"] {
         fs::create_dir(folder.join(name)).unwrap();
     }
-    for number in 1..=60 {
-        let name = format!("demo_{number:04}.png");
-        fs::rename(made.join("images/training").join(&name), folder.join("photos").join(&name)).unwrap();
-        let file = std::io::BufReader::new(fs::File::open(made.join("annotations/training").join(&name)).unwrap());
-        let mut reader = png::Decoder::new(file).read_info().unwrap();
-        let mut labels = vec![0; reader.output_buffer_size().unwrap()];
-        let info = reader.next_frame(&mut labels).unwrap();
-        let colour = |label: &u8| {
-            [[0, 0, 0], [120; 3], [230, 25, 75], [60, 180, 75], [0, 130, 200], [255, 225, 25]][*label as usize]
-        };
-        let pixels: Vec<u8> = labels.iter().flat_map(colour).collect();
-        write_png(&folder.join("masks").join(&name), info.width, info.height, png::ColorType::Rgb, &pixels);
+    let mut numbers = Numbers(7);
+    for image in 0..60 {
+        let shapes: Vec<_> = (0..3)
+            .map(|turn| {
+                let radius = numbers.between(20, 29);
+                let (x, y) = (numbers.between(radius, width - radius), numbers.between(radius, height - radius));
+                (1 + (image + turn) % 3, radius, x, y)
+            })
+            .collect();
+        let light = numbers.between(-20, 20);
+        let (mut photograph, mut mask) = (Vec::new(), Vec::new());
+        for at in 0..width * height {
+            let covers = |&&(class, radius, x, y): &&(usize, i64, i64, i64)| {
+                let (dx, dy) = ((at % width - x).abs(), (at / width - y).abs());
+                if class == 2 { 10 * dx.max(dy) < 9 * radius } else { dx * dx + dy * dy < radius * radius }
+            };
+            let class = shapes.iter().rev().find(covers).map_or(0, |shape| shape.0);
+            let seen = SEEN[class].map(|value| (value + light + numbers.between(-40, 40)).clamp(0, 255) as u8);
+            photograph.extend(seen);
+            mask.extend(MASK[class]);
+        }
+        for (place, pixels) in [("photos", photograph), ("masks", mask)] {
+            let file = folder.join(place).join(format!("photo_{image:02}.png"));
+            write_png(&file, width as u32, height as u32, png::ColorType::Rgb, &pixels);
+        }
     }
 }
 
@@ -50,7 +77,7 @@ fn the_page_on_own_data_leads_from_photographs_and_colour_masks_to_a_mean_iou_of
     let mean_iou = scores.last().unwrap()["mean_iou"].as_f64().unwrap();
     assert!(mean_iou >= 0.8, "{mean_iou}");
     assert!(fs::metadata(folder.path().join("mine.html")).unwrap().len() > 10_000);
-    assert!(folder.path().join("labelled/demo_0001.overlay.png").exists());
+    assert!(folder.path().join("labelled/photo_01.overlay.png").exists());
 }
 
 #[test]
