@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if verbs::computes(&line.verb)
-        && let Err(cause) = openmp::wait_without_spinning()
+        && let Err(cause) = openmp::spin_briefly()
     {
         eprintln!("segdist: threads will spin while they wait, which is slow on a busy machine: {cause}");
     }

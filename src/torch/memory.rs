@@ -146,6 +146,14 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Gives freed memory back to the system, once, after work that needed much of it for a while.
+pub fn give_freed_memory_back() {
+    // SAFETY: malloc_trim may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,6 +32,12 @@ pub struct Footprint {
 impl Footprint {
     /// Of a step of `images` of `size` (height, width) at once, found out by small steps on the CPU.
     pub fn measure(recipe: &Recipe, images: usize, size: (i64, i64)) -> anyhow::Result<Footprint> {
+        let footprint = Footprint::of_small_steps(recipe, images, size);
+        memory::give_freed_memory_back();
+        footprint
+    }
+
+    fn of_small_steps(recipe: &Recipe, images: usize, size: (i64, i64)) -> anyhow::Result<Footprint> {
         let Recipe { dataset, model, train, .. } = *recipe;
         let network = Network::blank(model, dataset.num_class, Device::Cpu).map_err(fault::classified)?;
         if train.channels_last {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What waiting threads cost: training steps and evaluation on an idle machine and beside one busy process, on one rank and
-# on two, before (GCC's OpenMP lets threads spin) and after (they sleep: what the program sets itself). Prints a table.
+# on two, before (GCC's OpenMP lets threads spin) and after (they soon sleep: what the program sets itself). Prints a table.
 #
 #   tests/measure/busy.sh                      three rounds with target/release/segdist
 #   tests/measure/busy.sh --rounds 5 --side 160
