@@ -2,6 +2,7 @@
 //!
 //! It starts the program's own verbs one after another and shows each command, so that what it does can be done by hand.
 
+use crate::fault;
 use anyhow::Context;
 use std::ffi::OsString;
 use std::fs;
@@ -34,7 +35,7 @@ struct Demo {
 
 impl Demo {
     fn new(out: &Path) -> anyhow::Result<Demo> {
-        fs::create_dir_all(out).with_context(|| format!("{}: cannot be made", out.display()))?;
+        fs::create_dir_all(out).map_err(|cause| fault::unwritable(out, cause))?;
         let program = std::env::current_exe().context("where this program lies cannot be told")?;
         let mpirun = (tch::Cuda::device_count() != 1).then(|| launcher(&program)).flatten();
         if mpirun.is_none() {
@@ -46,7 +47,7 @@ impl Demo {
     /// The exit code of the first command that fails.
     fn all(&self, overrides: &[String]) -> anyhow::Result<Option<u8>> {
         let config = self.path("demo.yaml");
-        fs::write(&config, configuration(&self.out)?).with_context(|| config.display().to_string())?;
+        fs::write(&config, configuration(&self.out)?).map_err(|cause| fault::unwritable(&config, cause))?;
         let cfg = |verb: &str| vec![verb.into(), "--cfg".into(), config.clone().into_os_string()];
         let mut commands = Vec::new();
         if !self.path("data/validation.odgt").exists() {

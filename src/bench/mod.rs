@@ -18,9 +18,10 @@ fn median(values: &mut [f64]) -> f64 {
 /// least to.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // Fields 14 and 15, in user mode and in the kernel, in ticks of 10 ms; the second field, a name, ends in a bracket.
+    // Fields 14 and 15, in user mode and in the kernel, in ticks; the second field, a name, ends in a bracket.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+        / rustix::param::clock_ticks_per_second() as f64
 }
 
 /// Prints one JSON object, or the same as a table: its `rows` where it has some, else its own fields.

@@ -1,7 +1,7 @@
 //! Dice: how little prediction and truth overlap, class by class, of an image or of the whole global batch.
 
 use super::tiles::{self, Slope};
-use super::{BatchSize, Form, IGNORE, Loss};
+use super::{BatchSize, Form, IGNORE, Loss, labelled_images, only_divisor};
 use crate::fault::require;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -69,11 +69,6 @@ impl Dice {
         let dice = (common + smooth) / (all * 0.5 + smooth).clamp_min(EPS);
         ((1f64 - dice) * truth.gt(0.0)).mean_dim([-1i64].as_slice(), false, Kind::Double)
     }
-
-    /// How many images have a labelled pixel, f64.
-    fn labelled_images(labels: &Tensor) -> Tensor {
-        labels.ne(IGNORE).flatten(1, 2).any_dim(1, false).sum(Kind::Double)
-    }
 }
 
 impl Loss for Dice {
@@ -83,7 +78,7 @@ impl Loss for Dice {
             Together::Batch => overlaps.sum_dim_intlist([0i64].as_slice(), false, Kind::Double).flatten(0, 1),
             Together::Image => {
                 let sum = self.of_overlaps(&overlaps).sum(Kind::Double);
-                Tensor::stack(&[sum, Dice::labelled_images(labels)], 0)
+                Tensor::stack(&[sum, labelled_images(labels)], 0)
             }
         }
     }
@@ -114,8 +109,7 @@ impl Loss for Dice {
     }
 
     fn label_sums(&self, labels: &Tensor) -> Option<Tensor> {
-        let images = Dice::labelled_images(labels);
-        (self.config.over == Together::Image).then(|| Tensor::stack(&[images.zeros_like(), images], 0))
+        (self.config.over == Together::Image).then(|| only_divisor(labelled_images(labels)))
     }
 
     fn largest_divisor(&self, size: BatchSize) -> f64 {

@@ -1,7 +1,7 @@
 //! Lovász-softmax: a convex surrogate of the intersection over union of every class of an image.
 
 use super::tiles::{self, Tiles};
-use super::{BatchSize, Form, IGNORE, Loss};
+use super::{BatchSize, Form, IGNORE, Loss, labelled_images, only_divisor};
 use tch::{Kind, Tensor};
 
 /// The mean over images with a labelled pixel of the mean over the classes in them of the Lovász extension of the
@@ -39,8 +39,7 @@ impl Loss for Lovasz {
     }
 
     fn label_sums(&self, labels: &Tensor) -> Option<Tensor> {
-        let images = labels.ne(IGNORE).flatten(1, 2).any_dim(1, false).sum(Kind::Double);
-        Some(Tensor::stack(&[images.zeros_like(), images], 0))
+        Some(only_divisor(labelled_images(labels)))
     }
 
     fn largest_divisor(&self, size: BatchSize) -> f64 {

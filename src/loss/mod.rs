@@ -126,6 +126,16 @@ fn quotient(sums: &Tensor) -> Tensor {
     sum / (divisor + nothing)
 }
 
+/// (0, `divisor`): what [`Loss::label_sums`] are of a quotient whose divisor hangs on the labels alone.
+fn only_divisor(divisor: Tensor) -> Tensor {
+    Tensor::stack(&[divisor.zeros_like(), divisor], 0)
+}
+
+/// How many images have a labelled pixel, f64.
+fn labelled_images(labels: &Tensor) -> Tensor {
+    labels.ne(IGNORE).flatten(1, 2).any_dim(1, false).sum(Kind::Double)
+}
+
 /// The sums of a loss of scores that may be smaller than the labels.
 fn sums_at_label_size(loss: &dyn Loss, logits: &Tensor, labels: &Tensor) -> Tensor {
     if loss.enlarges() || tiles::fits(logits, labels) {

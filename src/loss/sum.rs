@@ -1,6 +1,6 @@
 //! Losses made of other losses: a weighted sum, and the reference's mean over micro-batches.
 
-use super::{BatchSize, Form, Loss, quotient};
+use super::{BatchSize, Form, Loss};
 use tch::Tensor;
 
 /// Σ of weight · loss. Its sums are those of its terms, one after the other.
@@ -56,10 +56,6 @@ impl Loss for MeanOfMicroBatches {
 
     fn form(&self) -> Form {
         Form::Mean
-    }
-
-    fn value(&self, sums: &Tensor) -> Tensor {
-        quotient(sums)
     }
 
     fn label_sums(&self, labels: &Tensor) -> Option<Tensor> {

@@ -37,11 +37,7 @@ pub fn sum(
     }
     let (kind, tiles) = (logits.kind(), Tiles::new(logits, labels));
     if !logits.requires_grad() {
-        return tch::no_grad(|| {
-            tiles.each(|tile| part(&tiles.scores(tile, &tiles.slab(tile)), &tile.of(&tiles.labels)))
-        })
-        .into_iter()
-        .sum();
+        return tch::no_grad(|| tiles.parts(&part)).into_iter().sum();
     }
     match slope {
         Slope::First => {
@@ -53,8 +49,7 @@ pub fn sum(
             attached(sums, logits, backward)
         }
         Slope::All => {
-            let of_tile = |tile: &Tile| part(&tiles.scores(tile, &tiles.slab(tile)), &tile.of(&tiles.labels));
-            let sums: Tensor = tch::no_grad(|| tiles.each(of_tile)).into_iter().sum();
+            let sums: Tensor = tch::no_grad(|| tiles.parts(&part)).into_iter().sum();
             let backward = move |slopes: Tensor| {
                 let (_, gradient) = tiles.sum_and_gradient(&part, |sums| (sums * &slopes).sum(Kind::Double));
                 Ok(vec![gradient.to_kind(kind)])
@@ -70,9 +65,7 @@ pub fn map(logits: &Tensor, labels: &Tensor, part: impl Fn(&Tensor, &Tensor) -> 
         if fits(logits, labels) {
             return part(logits, labels);
         }
-        let tiles = Tiles::new(logits, labels);
-        let rows = tiles.each(|tile| part(&tiles.scores(tile, &tiles.slab(tile)), &tile.of(&tiles.labels)));
-        Tensor::cat(&rows, 1)
+        Tensor::cat(&Tiles::new(logits, labels).parts(&part), 1)
     })
 }
 
@@ -120,13 +113,14 @@ impl Tiles {
         Tiles { tiles, labels: labels.shallow_clone(), small }
     }
 
-    /// The result for every tile, from top to bottom.
-    pub fn each(&self, part: impl Fn(&Tile) -> Tensor) -> Vec<Tensor> {
-        self.tiles.iter().map(part).collect()
+    /// What `part` makes of every tile's scores and labels, from top to bottom.
+    fn parts(&self, part: &impl Fn(&Tensor, &Tensor) -> Tensor) -> Vec<Tensor> {
+        let of_tile = |tile: &Tile| part(&self.scores(tile, &self.slab(tile)), &tile.of(&self.labels));
+        self.tiles.iter().map(of_tile).collect()
     }
 
     /// The logits that a tile's scores come from: a leaf of its own.
-    pub fn slab(&self, tile: &Tile) -> Tensor {
+    fn slab(&self, tile: &Tile) -> Tensor {
         self.small.narrow(2, tile.slab.0, tile.slab.1).detach()
     }
 
@@ -137,11 +131,11 @@ impl Tiles {
 
     /// All scores, (n, classes, h, w).
     pub fn whole(&self) -> Tensor {
-        Tensor::cat(&self.each(|tile| self.scores(tile, &self.slab(tile))), 2)
+        Tensor::cat(&self.parts(&|scores, _| scores.shallow_clone()), 2)
     }
 
     /// A tile's scores, differentiable in its slab: rows by a product, columns by libtorch.
-    pub fn scores(&self, tile: &Tile, slab: &Tensor) -> Tensor {
+    fn scores(&self, tile: &Tile, slab: &Tensor) -> Tensor {
         let (size, width) = (slab.size(), self.labels.size()[2]);
         if fits(&self.small, &self.labels) {
             return slab.shallow_clone();

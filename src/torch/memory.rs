@@ -112,11 +112,6 @@ pub fn peak_rss_mb() -> f64 {
     kilobytes("/proc/self/status", "VmHWM:") as f64 / 1024.0
 }
 
-/// The memory this process has resident now.
-pub fn rss_bytes() -> u64 {
-    kilobytes("/proc/self/status", "VmRSS:") << 10
-}
-
 /// The memory of this host that processes may still have.
 pub fn available_bytes() -> u64 {
     kilobytes("/proc/meminfo", "MemAvailable:") << 10

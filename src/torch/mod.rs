@@ -1,5 +1,6 @@
 //! What libtorch has and tch hides: gradient hooks, backward functions in Rust, fused updates, autocast on the CPU,
-//! memory order, TorchScript, streams of a GPU, and loading CUDA at run time. `shim.cpp` is the C++ half. And NCCL, which comes with it.
+//! memory order, TorchScript, streams of a GPU, and loading CUDA at run time. `shim.cpp` is the C++ half. And NCCL, which
+//! comes with it.
 //!
 //! An error never unwinds through C++: a panic or error in a Rust closure called by libtorch crosses it as a
 //! `c10::Error` and comes out of the `backward` call that ran the closure.

@@ -99,8 +99,8 @@ fn step(network: &Network, train: &TrainConfig, (images, height, width): (i64, i
 pub fn largest_image(recipe: &Recipe, sizes: &[(u32, u32)]) -> (i64, i64) {
     let dataset = recipe.dataset;
     let padded = |side: u32| i64::from(round_up(side, dataset.padding_constant.max(1)));
-    if dataset.crop > 0 {
-        return (padded(dataset.crop), padded(dataset.crop));
+    if let Some((width, height)) = dataset.crop_size() {
+        return (padded(height), padded(width));
     }
     let short = dataset.imgSizes.iter().copied().max().unwrap_or(dataset.imgMaxSize);
     let short = (f64::from(short) * dataset.scale_jitter[1]) as u32;
